@@ -1,0 +1,231 @@
+"""What an experiment is made of: frozen, strict models, one per table of the file.
+
+Strict: an integer may stand for a float, nothing else is converted; numbers are finite; unknown keys are errors.
+The models hold the canonical form (a part is ``name`` and ``settings``), which round-trips through JSON; the
+spelling of the file is turned into it by :mod:`decentral.config.merge`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+NAME_LENGTH = 80
+_RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_PERTURB = re.compile(r"perturb\(\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\)")
+# siblings of the arms' folders in a run folder
+_RUN_FILES = frozenset(
+    "figures logs experiment.toml resolved.json manifest.json summary.csv report.html".split()
+)
+
+
+def refusal(
+    expectation: str, step: str, key: str = "", value: object = None, incomplete: bool = False
+) -> PydanticCustomError:
+    """An error whose sentence is ours.
+
+    Args:
+        expectation: what was expected.
+        step: what the user should do next.
+        key: dotted key below the table that is validated, where the error is about one of its keys.
+        value: that key's value.
+        incomplete: the error may vanish when more keys are given (it is no error of an arm's defaults alone).
+    """
+    context = {"expectation": expectation, "step": step, "key": key, "value": value}
+    return PydanticCustomError("incomplete" if incomplete else "refused", "refused", context)
+
+
+def _run_name(name: str) -> str:
+    if not _RUN_NAME.fullmatch(name) or len(name) > NAME_LENGTH:
+        raise refusal(
+            f"must be 1 to {NAME_LENGTH} of the characters A-Z a-z 0-9 . _ - and not start with . or -",
+            'use a name such as "mosaic-vs-el"',
+        )
+    return name
+
+
+def _arm_name(name: str) -> str:
+    if not name.strip() or len(name) > NAME_LENGTH or not name.isprintable() or name in {".", ".."}:
+        raise refusal(
+            f'must be 1 to {NAME_LENGTH} printable characters and not "." or ".."',
+            'use a name such as "Mosaic K=16"',
+        )
+    if "/" in name or "\\" in name:
+        raise refusal(r"names a folder, so / and \ are not allowed", "use - in their place")
+    return name
+
+
+def _init(text: str) -> str:
+    match = _PERTURB.fullmatch(text)
+    if text in {"common", "independent"} or (match and _positive(match[1])):
+        return text
+    raise refusal(
+        'must be "common", "independent" or "perturb(m)" with a number m > 0', 'use for example "common"'
+    )
+
+
+def _positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _nodes(n: int) -> int:
+    if n < 2:  # a single node has nobody to exchange models with, so every algorithm here is undefined
+        raise refusal("at least 2 nodes are needed to learn together", "use for example nodes = 16")
+    return n
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise refusal("a seed repeats, which would count one run twice", "list every seed once")
+    return seeds
+
+
+class Settings(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Part(Settings):
+    """An exchangeable part: the name of its class and its hyper-parameters (checked by ``launch.parts``).
+
+    ``name`` is that of a shipped part or ``package.module:Class``.
+    """
+
+    name: Annotated[str, Field(min_length=1, examples=["mosaic"])]
+    settings: dict[str, Any] = {}
+
+
+class FragmentSettings(Settings):
+    """Into how many fragments a model is cut (K), and by which map."""
+
+    count: Annotated[int, Field(ge=1, examples=[16])] = 1
+    map: Literal["per_tensor", "global", "contiguous", "per_layer"] = "per_tensor"
+
+
+class DataSettings(Settings):
+    """The task, how its training rows are dealt to nodes, and the share of them set aside for validation."""
+
+    name: Annotated[str, Field(min_length=1, examples=["digits"])]
+    settings: dict[str, Any] = {}
+    partition: Part = Part(name="iid")
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class TrainSettings(Settings):
+    """Local training: SGD's settings and either H local steps or a number of epochs per round."""
+
+    lr: Annotated[float, Field(ge=0, examples=[0.05])]
+    batch: Annotated[int, Field(ge=1, examples=[8])]
+    local_steps: Annotated[int, Field(ge=1, examples=[8])] | None = None
+    full_epochs: Annotated[int, Field(ge=1, examples=[1])] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        if self.local_steps is None and self.full_epochs is None:
+            step = "add for example local_steps = 8"
+            raise refusal("local_steps (H) or full_epochs is required", step, "local_steps", incomplete=True)
+        if self.local_steps is not None and self.full_epochs is not None:
+            expectation = f"cannot stand beside local_steps = {self.local_steps}"
+            raise refusal(expectation, "remove one of the two", "full_epochs", self.full_epochs)
+        return self
+
+
+class RunSettings(Settings):
+    """How long a run lasts, when it is measured and how it starts (algorithms.md D12, 3.5)."""
+
+    max_rounds: Annotated[int, Field(ge=1, examples=[60])]
+    test_after: Annotated[int, Field(ge=1, examples=[10])] = 10
+    init: Annotated[str, AfterValidator(_init)] = "common"
+    liveness_timeout_s: Annotated[float, Field(gt=0, examples=[300.0])] = 300.0
+    save_models: bool = True
+
+    @property
+    def perturbation(self) -> float | None:
+        """The m of ``init = "perturb(m)"``, None for the other two."""
+        match = _PERTURB.fullmatch(self.init)
+        return float(match[1]) if match else None
+
+
+class EvaluateSettings(Settings):
+    """Rows on which models are scored: ``samples`` of them for curves, all of the split at the end."""
+
+    samples: Annotated[int, Field(ge=1, examples=[1000])] | None = None
+    split: Literal["test", "validation"] = "test"
+    scope: Literal["global", "local"] = "global"
+
+
+class ComputeSettings(Settings):
+    """Emulated cost of computing, in seconds per local round; has no effect under a wall clock."""
+
+    time_per_round: Annotated[float, Field(gt=0, examples=[1.0])] = 1.0
+
+
+class Arm(Settings):
+    """One contender of a comparison, complete: what an agent on another host needs besides a seed."""
+
+    name: Annotated[str, Field(examples=["Mosaic K=16"]), AfterValidator(_arm_name)]
+    nodes: Annotated[int, Field(le=100_000, examples=[16]), AfterValidator(_nodes)]
+    algorithm: Part
+    topology: Part
+    fragments: FragmentSettings = FragmentSettings()
+    data: DataSettings
+    train: TrainSettings
+    run: RunSettings
+    evaluate: EvaluateSettings = EvaluateSettings()
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _validation_rows(self) -> Arm:
+        if self.evaluate.split == "validation" and self.data.validation == 0:
+            step = "set for example data.validation = 0.1"
+            raise refusal(
+                "needs rows that data.validation sets aside", step, "evaluate.split", "validation", True
+            )
+        return self
+
+    @property
+    def slug(self) -> str:
+        """Name of this arm's folder: ASCII, never hidden; an experiment's arms have different ones."""
+        text = re.sub(r"[^A-Za-z0-9._=+-]+", "-", self.name).strip("-.") or "arm"
+        return f"{text}-arm" if text.casefold() in _RUN_FILES else text
+
+
+class Header(Settings):
+    """Keys of the file that no arm can override."""
+
+    name: Annotated[str, Field(examples=["mosaic-vs-el"]), AfterValidator(_run_name)]
+    description: str = ""
+    seeds: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(min_length=1, examples=[(1, 2, 3)]),
+        AfterValidator(_distinct),
+    ] = (1,)
+
+
+class Experiment(Header):
+    """Every arm, to be run once per seed, and the text of the file it came from."""
+
+    arms: tuple[Arm, ...]
+    source: str = ""
+
+    def resolved(self) -> dict[str, Any]:
+        """All keys with the values that hold, defaults included, fit for JSON.
+
+        Hyper-parameters that a part has and the file does not give are there only after
+        ``launch.compose.complete``: what a part's defaults are is known to the part's class alone.
+        """
+        return {
+            "name": self.name,
+            "description": self.description,
+            "seeds": list(self.seeds),
+            "arms": [arm.model_dump(mode="json") for arm in self.arms],
+        }

@@ -1,0 +1,83 @@
+"""One tree of errors; the class of an error fixes the exit code of the command that met it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class DecentralError(Exception):
+    """Anything this project refuses or reports. The message gives value, expectation and next step.
+
+    Attributes:
+        exit_code: what ``decentral`` exits with when this error ends it.
+        run_folder: where the report of what was measured lies, if there is one.
+    """
+
+    exit_code = 1
+    run_folder: Path | None = None
+
+
+class ConfigError(DecentralError):
+    """The experiment file, a flag or a hyper-parameter is impossible. Nothing has been started.
+
+    Args:
+        problems: one sentence each: ``key.path = value: expectation; next step``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class PreflightError(DecentralError):
+    """This machine lacks something that the experiment needs (space, memory, a port, a version)."""
+
+    exit_code = 3
+
+
+class DataError(ConfigError):
+    """A data set is missing, incomplete or damaged; the message says which files to put where."""
+
+
+class RunFailed(DecentralError):
+    """A node or host failed; the message starts with the first cause."""
+
+    exit_code = 4
+
+
+class Deadlock(RunFailed):
+    """Every node waits for another; the message lists who waits for what."""
+
+
+class StalledError(RunFailed):
+    """A node waited longer than the liveness timeout; the message says for whom and which round."""
+
+
+class Interrupted(DecentralError):
+    """The user ended the run; what was measured so far is kept."""
+
+    exit_code = 5
+
+
+class NotTrustworthy(DecentralError):
+    """``--strict``: the run finished but did not keep its promises."""
+
+    exit_code = 6
+
+
+class WireError(DecentralError):
+    """A frame that is not ours, malformed, oversized, foreign or replayed.
+
+    Args:
+        reason: one short word per kind of refusal; refusals are counted under it.
+        detail: what was found.
+    """
+
+    exit_code = 4
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}: {detail}")

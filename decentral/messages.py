@@ -1,0 +1,207 @@
+"""Messages and their wire format (design.md 5): a bounded msgpack header and raw little-endian float32 buffers.
+
+One multipart message carries all fragments that travel together to one destination::
+
+    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, [[fragment, nbytes], ...]]
+    frame 1..  one buffer per listed fragment
+
+Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
+a one-word reason and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from decentral.arrays import FloatArray
+from decentral.errors import WireError
+
+WIRE_VERSION = 1
+RUN_ID_BYTES = 8
+MAP_HASH_BYTES = 8
+MAX_HEADER_BYTES = 1 << 20
+MAX_FRAGMENTS = 65_536
+_HEADER_FIELDS = 9
+
+
+class Kind(IntEnum):
+    """What a message is for."""
+
+    FRAGMENT = 0
+    """Parameters for a neighbor to aggregate."""
+    SNAPSHOT = 1
+    """A whole model for the observer, taken at an evaluation point."""
+    FINAL = 2
+    """A whole model for the observer, taken at the end of the run."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Message:
+    """One fragment of one node's model, as it was when the message was made.
+
+    Args:
+        sender: node id.
+        round: the sender's local round t.
+        fragment: fragment number k.
+        values: float32 of the fragment, in fragment order; a copy, never a view of a live model.
+        map_hash: ``Fragments.map_hash`` of the sender.
+        time_ns: the run clock when it was made.
+        kind: what it is for.
+    """
+
+    sender: int
+    round: int
+    fragment: int
+    values: FloatArray
+    map_hash: bytes
+    time_ns: int = 0
+    kind: Kind = Kind.FRAGMENT
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes."""
+        return int(self.values.nbytes)
+
+
+def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> bytes:
+    """Header of a batch whose messages share sender, round, kind, map and time."""
+    first = messages[0]
+    parts = [(message.fragment, message.values.nbytes) for message in messages]
+    packed: bytes = msgpack.packb(
+        (
+            WIRE_VERSION,
+            run,
+            int(first.kind),
+            first.sender,
+            first.round,
+            first.time_ns,
+            first.map_hash,
+            sequence,
+            parts,
+        )
+    )
+    return packed
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A verified header."""
+
+    kind: Kind
+    sender: int
+    round: int
+    time_ns: int
+    map_hash: bytes
+    sequence: int
+    parts: tuple[tuple[int, int], ...]
+
+
+def decode_header(data: bytes | memoryview, run: bytes) -> Header:
+    """Verify a header of run ``run``.
+
+    Raises:
+        WireError: reasons ``oversized``, ``malformed``, ``version``, ``foreign`` (another run).
+    """
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError("oversized", f"header of {len(data)} bytes, at most {MAX_HEADER_BYTES} are accepted")
+    fields = _unpack(data)
+    if not isinstance(fields, tuple) or not fields:
+        raise WireError("malformed", "header is not a msgpack array")
+    if fields[0] != WIRE_VERSION or isinstance(fields[0], bool):
+        raise WireError("version", f"wire version {fields[0]!r}, this node speaks {WIRE_VERSION}")
+    if len(fields) != _HEADER_FIELDS:
+        raise WireError("malformed", f"header has {len(fields)} fields, expected {_HEADER_FIELDS}")
+    _, its_run, kind, sender, round_, time_ns, map_hash, sequence, parts = fields
+    if not (isinstance(its_run, bytes) and len(its_run) == RUN_ID_BYTES):
+        raise WireError("malformed", "run id is not 8 bytes")
+    if its_run != run:
+        raise WireError("foreign", f"message of run {its_run.hex()}, this is run {run.hex()}")
+    if not all(_is_count(value) for value in (kind, sender, round_, time_ns, sequence)):
+        raise WireError("malformed", "a number in the header is negative or not an integer")
+    if kind not in Kind:
+        raise WireError("malformed", f"unknown kind {kind}")
+    if not (isinstance(map_hash, bytes) and len(map_hash) == MAP_HASH_BYTES):
+        raise WireError("malformed", "fragment map hash is not 8 bytes")
+    if not (isinstance(parts, tuple) and parts and all(_is_part(part) for part in parts)):
+        raise WireError("malformed", "fragment list is empty or not made of (fragment, bytes) pairs")
+    return Header(Kind(kind), sender, round_, time_ns, map_hash, sequence, parts)
+
+
+def decode_payloads(header: Header, buffers: Sequence[Any]) -> list[Message]:
+    """Messages of a batch; their values are views of ``buffers`` (anything with the buffer protocol).
+
+    Raises:
+        WireError: reason ``malformed``: number or length of the buffers differs from the header.
+    """
+    if len(buffers) != len(header.parts):
+        raise WireError("malformed", f"{len(buffers)} buffers for {len(header.parts)} listed fragments")
+    messages = []
+    for (fragment, nbytes), buffer in zip(header.parts, buffers, strict=True):
+        view = memoryview(buffer)
+        if view.nbytes != nbytes:
+            raise WireError("malformed", f"fragment {fragment} has {view.nbytes} bytes, header says {nbytes}")
+        values = np.frombuffer(view, dtype="<f4")
+        messages.append(
+            Message(
+                header.sender, header.round, fragment, values, header.map_hash, header.time_ns, header.kind
+            )
+        )
+    return messages
+
+
+class SequenceWindow:
+    """Sequence numbers 1, 2, ... of one sender: each is accepted once, in any order.
+
+    Order can change when a sender closes a connection and opens another one; what is remembered is the
+    gap-free floor and the numbers above it.
+    """
+
+    def __init__(self) -> None:
+        self._floor = 0
+        self._above: set[int] = set()
+
+    def accept(self, sequence: int) -> bool:
+        """True the first time; False for a replay."""
+        if sequence <= self._floor or sequence in self._above:
+            return False
+        self._above.add(sequence)
+        while self._floor + 1 in self._above:
+            self._floor += 1
+            self._above.remove(self._floor)
+        return True
+
+
+def _unpack(data: bytes | memoryview) -> object:
+    try:
+        # Every container and string is bounded before anything is allocated for it.
+        return msgpack.unpackb(
+            data,
+            use_list=False,
+            strict_map_key=True,
+            max_array_len=MAX_FRAGMENTS,
+            max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES),
+            max_str_len=0,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise WireError("malformed", f"header is not msgpack: {error}") from error
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _is_part(part: object) -> bool:
+    return (
+        isinstance(part, tuple)
+        and len(part) == 2  # noqa: PLR2004 - a pair
+        and all(_is_count(value) for value in part)
+        and part[1] % 4 == 0
+    )

@@ -1,0 +1,160 @@
+"""What a node wants to send and what it has received, with exact accounting. Pure logic; one thread."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from decentral.messages import Message
+
+Outgoing: TypeAlias = tuple[int, Message]
+"""(destination, message)."""
+Key: TypeAlias = tuple[int, int]
+"""(sender, fragment)."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Cumulative counts of one node. Messages, but for the two ``total_*`` in bytes.
+
+    Invariants: ``made = sent + dropped + len(outqueue)`` on the sending side; on the receiving side
+    ``received = aggregated + replaced + discarded + held`` where held is ``InQueue.held``.
+    """
+
+    made: int = 0
+    sent: int = 0
+    dropped: int = 0
+    received: int = 0
+    aggregated: int = 0
+    replaced: int = 0
+    discarded: int = 0
+    total_bytes: int = 0
+    total_meta: int = 0
+
+
+class OutQueue:
+    """Messages made but not yet handed to the transport, in order.
+
+    Args:
+        traffic: the node's counters.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._queue: deque[Outgoing] = deque()
+
+    def __len__(self) -> int:
+        """Messages waiting."""
+        return len(self._queue)
+
+    def extend(self, items: Iterable[Outgoing]) -> None:
+        """Append ``items``."""
+        before = len(self._queue)
+        self._queue.extend(items)
+        self._traffic.made += len(self._queue) - before
+
+    def replace(self, items: Iterable[Outgoing]) -> None:
+        """Flush: drop everything that was not sent (it is stale), then append ``items``."""
+        self._traffic.dropped += len(self._queue)
+        self._queue.clear()
+        self.extend(items)
+
+    def pop(self) -> Outgoing:
+        """Remove and return the first message.
+
+        Raises:
+            IndexError: nothing is waiting.
+        """
+        destination, message = self._queue.popleft()
+        self._count(message)
+        return destination, message
+
+    def pop_all(self) -> list[tuple[int, list[Message]]]:
+        """Remove everything, grouped by destination in order of first appearance, so that it can travel together."""
+        batches: defaultdict[int, list[Message]] = defaultdict(list)
+        while self._queue:
+            destination, message = self.pop()
+            batches[destination].append(message)
+        return list(batches.items())
+
+    def _count(self, message: Message) -> None:
+        self._traffic.sent += 1
+        self._traffic.total_bytes += message.values.nbytes
+
+
+class InQueue:
+    """Received messages that were not aggregated yet.
+
+    Args:
+        traffic: the node's counters.
+        keep_rounds: True keeps every message of every round apart (synchronous algorithms: neighbors may be
+            one round ahead, and no message may be lost or aggregated early); False keeps the newest per
+            (sender, fragment), replacing older ones on arrival (asynchronous ones, DivShare's InQueue), so
+            that it holds at most one message per sender and fragment.
+    """
+
+    def __init__(self, traffic: Traffic, *, keep_rounds: bool) -> None:
+        self._traffic = traffic
+        self._keep_rounds = keep_rounds
+        self._rounds: defaultdict[int, defaultdict[Key, list[Message]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        self._arrived: Counter[int] = Counter()
+        self._latest: dict[Key, Message] = {}
+
+    @property
+    def held(self) -> int:
+        """Messages received and neither aggregated nor replaced."""
+        return len(self._latest) + sum(self._arrived.values())
+
+    def put(self, message: Message) -> None:
+        """Store an arrived message."""
+        self._traffic.received += 1
+        key = (message.sender, message.fragment)
+        if self._keep_rounds:
+            self._rounds[message.round][key].append(message)
+            self._arrived[message.round] += 1
+            return
+        old = self._latest.get(key)
+        if old is not None:
+            self._traffic.replaced += 1
+            if old.round > message.round:
+                return
+        self._latest[key] = message
+
+    def arrived(self, round_: int) -> int:
+        """Number of messages held of ``round_``; O(1)."""
+        return self._arrived[round_]
+
+    def missing(self, round_: int, expected: Counter[Key]) -> Counter[Key]:
+        """What of ``expected`` has not arrived yet."""
+        here: dict[Key, list[Message]] = self._rounds.get(round_, defaultdict(list))
+        return expected - Counter({key: len(messages) for key, messages in here.items()})
+
+    def take_round(self, round_: int) -> list[Message]:
+        """Remove and return all messages of ``round_``, sorted by (sender, fragment)."""
+        messages: dict[Key, list[Message]] = self._rounds.pop(round_, defaultdict(list))
+        self._arrived.pop(round_, None)
+        taken = [message for key in sorted(messages) for message in messages[key]]
+        self._traffic.aggregated += len(taken)
+        return taken
+
+    def take_latest(self) -> list[Message]:
+        """Remove and return the newest message per (sender, fragment), sorted by it."""
+        taken = self.peek_latest()
+        self._latest = {}
+        self._traffic.aggregated += len(taken)
+        return taken
+
+    def peek_latest(self) -> list[Message]:
+        """The newest message per (sender, fragment), sorted by it; they stay (SWIFT's mailbox)."""
+        return [self._latest[key] for key in sorted(self._latest)]
+
+    def discard(self) -> None:
+        """Forget everything held, at the end of a run."""
+        self._traffic.discarded += self.held
+        self._rounds.clear()
+        self._arrived.clear()
+        self._latest = {}

@@ -1,0 +1,110 @@
+"""The log schema: one JSON object a line, appended and flushed, never rewritten.
+
+Every file starts with a ``header`` event and is valid up to any line, however its writer ended.
+
+``nodes/007.jsonl``, one per node:
+
+=============  ==========================================================================================
+``header``     ``v run arm seed node host pid algorithm nodes d metric higher_is_better shard start_unix_s``
+``round``      ``node round time_s wall_s train_s wait_s train_loss`` + traffic counters
+``evaluation`` ``node round time_s wall_s split samples final total_bytes test_loss test_<metric>...``
+``end``        ``node round time_s wall_s reason model_sha256`` + traffic counters
+=============  ==========================================================================================
+
+``metrics.jsonl``, one per run, written by the observer from the nodes' snapshots of the same round:
+
+=============  ==========================================================================================
+``header``     ``v run arm seed algorithm nodes d metric higher_is_better``
+``evaluation`` ``round time_s split samples final models consensus test_loss test_<metric>...`` where the
+               ``test_*`` are those of the uniform mean of all nodes' models (avg_model)
+``end``        ``reason``
+=============  ==========================================================================================
+
+Traffic counters are cumulative: ``total_bytes`` (payload sent), ``total_meta`` (header bytes sent),
+``made sent received replaced dropped`` (messages) and ``staleness`` (mean rounds between a message's
+making and its aggregation in this round; 0 for synchronous algorithms). ``round`` counts finished local
+rounds: the first ``round`` event has ``round = 1``, and an ``evaluation`` with ``round = 0`` is the
+initial model. ``time_s`` is the run's own clock since the start barrier (emulated seconds under a virtual
+clock), ``wall_s`` real seconds since it; neither advances during evaluation. ``final`` evaluations use the
+whole split, others the fixed subset of ``evaluate.samples`` rows. A number that is not finite is written
+as null. ``total_bytes, total_meta, train_loss, test_loss, test_acc`` keep DecentralizePy's names.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import IO, Literal, Protocol, TypeAlias
+
+from decentral.errors import PreflightError
+
+SCHEMA_VERSION = 1
+
+Value: TypeAlias = str | int | float | bool | None
+EventName: TypeAlias = Literal["header", "round", "evaluation", "end"]
+
+
+class Recorder(Protocol):
+    """Where a node's events go."""
+
+    def write(self, event: EventName, **fields: Value) -> None:
+        """Append one event. It is on its way to the disk when this returns (flushed, not synced)."""
+        ...
+
+
+def _finite(value: Value) -> Value:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class FileRecorder:
+    """Appends events to one file, which it creates together with its folder.
+
+    Args:
+        path: must not exist yet: a log is never continued by another writer.
+
+    Raises:
+        PreflightError: the file cannot be made or written (full disk, read-only folder); names the path.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = path.open("x", encoding="utf-8")
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def write(self, event: EventName, **fields: Value) -> None:
+        """Append one event and flush it."""
+        line = {"event": event, **{key: _finite(value) for key, value in fields.items()}}
+        if event == "header":
+            line = {"v": SCHEMA_VERSION, **line}
+        try:
+            self._file.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def close(self) -> None:
+        """Close the file; writing afterwards is an error."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> PreflightError:
+        return PreflightError(
+            f"cannot write {self._path}: {error.strerror}; free space or choose another folder with --out"
+        )
+
+
+class MemoryRecorder:
+    """Keeps events in a list, for tests."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Value]] = []
+
+    def write(self, event: EventName, **fields: Value) -> None:
+        """Append one event."""
+        self.events.append({"event": event, **{key: _finite(value) for key, value in fields.items()}})

@@ -1,0 +1,1 @@
+"""How messages travel: in memory between threads, or over ZeroMQ between processes."""

@@ -1,0 +1,140 @@
+"""Messages between processes of one host over ZeroMQ ``ipc`` sockets.
+
+Every node binds one PULL socket and connects one PUSH socket per destination on first use. There is no
+high-water mark: a synchronous neighbor can be at most one round ahead, which bounds what is queued, while
+a mark would let nodes that all send block each other (virtual_time.md, "HWM deadlock"). libzmq's own I/O
+thread moves the bytes; no Python thread is involved, because payload frames are copied into ZeroMQ's memory
+once per message and shared by all its destinations (``copy=False`` would start pyzmq's collector thread).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import zmq
+
+from decentral.errors import PreflightError, StalledError, WireError
+from decentral.messages import (
+    MAX_HEADER_BYTES,
+    Message,
+    SequenceWindow,
+    decode_header,
+    decode_payloads,
+    encode_header,
+)
+from decentral.transports.base import Batch
+
+MAX_CONNECTIONS = 512
+"""Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
+_IPC_PATH_LIMIT = 107
+
+
+def ipc_address(folder: Path, node: int) -> str:
+    """Where node ``node`` listens.
+
+    Raises:
+        PreflightError: the folder's path is too long for a Unix socket.
+    """
+    path = folder / f"{node}.sock"
+    if len(str(path)) > _IPC_PATH_LIMIT:
+        raise PreflightError(
+            f"socket path {path} has {len(str(path))} characters: Unix sockets allow {_IPC_PATH_LIMIT}; "
+            f"set TMPDIR to a shorter folder"
+        )
+    return f"ipc://{path}"
+
+
+class ZmqTransport:
+    """One node's sockets.
+
+    Args:
+        node: this node's id.
+        run: the run's id, 8 bytes; messages of other runs are refused.
+        folder: where the run's sockets live; mode 0700 keeps other users out.
+        max_payload_bytes: longest frame accepted besides headers (a whole model).
+        timeout_s: liveness timeout of ``receive``.
+    """
+
+    def __init__(
+        self, *, node: int, run: bytes, folder: Path, max_payload_bytes: int, timeout_s: float
+    ) -> None:
+        self._node = node
+        self._run = run
+        self._folder = folder
+        self._timeout_s = timeout_s
+        self._context = zmq.Context(io_threads=1)
+        self._inbox = self._context.socket(zmq.PULL)
+        self._inbox.setsockopt(zmq.RCVHWM, 0)
+        self._inbox.setsockopt(zmq.MAXMSGSIZE, max(max_payload_bytes, MAX_HEADER_BYTES))
+        self._inbox.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        self._inbox.bind(ipc_address(folder, node))
+        self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
+        self._sequence: Counter[int] = Counter()
+        self._seen: defaultdict[int, SequenceWindow] = defaultdict(SequenceWindow)
+        self.refused: Counter[str] = Counter()
+
+    def send(self, batches: Sequence[Batch]) -> int:
+        """Queue every batch with ZeroMQ; a message sent to several destinations is copied once."""
+        frames: dict[int, zmq.Frame] = {}
+        header_bytes = 0
+        for destination, messages in batches:
+            self._sequence[destination] += 1
+            header = encode_header(self._run, self._sequence[destination], messages)
+            header_bytes += len(header)
+            parts: list[bytes | zmq.Frame] = [header]
+            for message in messages:
+                frame = frames.get(id(message))
+                if frame is None:
+                    frame = zmq.Frame(message.values.data, copy=True)
+                    frames[id(message)] = frame
+                parts.append(frame)
+            self._peer(destination).send_multipart(parts, copy=False)
+        return header_bytes
+
+    def receive(self, waiting_for: Callable[[], str]) -> list[Message]:
+        """Messages of the next acceptable batch; their values are views of ZeroMQ's memory, not copies.
+
+        What is refused is counted in ``refused`` and skipped.
+        """
+        while True:
+            try:
+                frames = self._inbox.recv_multipart(copy=False)
+            except zmq.Again as error:
+                raise StalledError(
+                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
+                    f"{waiting_for()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
+                ) from error
+            try:
+                return self._accept(frames)
+            except WireError as refusal:
+                self.refused[refusal.reason] += 1
+
+    def close(self) -> None:
+        """Close all sockets at once; unsent messages are lost."""
+        self._context.destroy(linger=0)
+
+    def _accept(self, frames: Sequence[zmq.Frame]) -> list[Message]:
+        header = decode_header(frames[0].buffer, self._run)
+        messages = decode_payloads(header, [frame.buffer for frame in frames[1:]])
+        if not self._seen[header.sender].accept(header.sequence):
+            raise WireError(
+                "replayed", f"sequence {header.sequence} of node {header.sender} was already seen"
+            )
+        return messages
+
+    def _peer(self, destination: int) -> zmq.Socket[bytes]:
+        socket = self._peers.get(destination)
+        if socket is not None:
+            self._peers.move_to_end(destination)
+            return socket
+        if len(self._peers) >= MAX_CONNECTIONS:
+            _, oldest = self._peers.popitem(last=False)
+            oldest.close(linger=-1)
+        socket = self._context.socket(zmq.PUSH)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        socket.setsockopt(zmq.LINGER, -1)
+        socket.connect(ipc_address(self._folder, destination))
+        self._peers[destination] = socket
+        return socket

@@ -1,0 +1,1 @@
+"""Composes experiments from their parts and runs them: the only place that knows all of them."""

@@ -1,0 +1,5 @@
+"""``python -m launch`` is ``decentral``."""
+
+from launch.cli import main
+
+main()

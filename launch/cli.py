@@ -1,0 +1,236 @@
+"""The command line. Commands import what they need when they run, so that help and lists come at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from decentral.errors import ConfigError, DecentralError, Interrupted
+
+if TYPE_CHECKING:
+    from decentral.config import Experiment
+
+RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
+"""Where run folders are made unless ``--out`` says otherwise."""
+
+app = typer.Typer(
+    help="Emulates decentralized learning: every node is a process of its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"decentral {version('decentral')}")
+        raise typer.Exit
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no list of seeds; write for example 1,2,3") from error
+    if min(seeds) < 0:
+        raise typer.BadParameter(f"{min(seeds)} is negative; a seed is 0 or more")
+    return seeds
+
+
+ExperimentArgument: TypeAlias = Annotated[
+    Path, typer.Argument(help="A TOML file, or the name of a shipped experiment (see decentral list).")
+]
+SetOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
+]
+SeedsOption: TypeAlias = Annotated[
+    str | None, typer.Option("--seeds", metavar="1,2,3", help="Run every arm once per seed, not the file's.")
+]
+ExecutorName: TypeAlias = Literal["processes", "inline"]
+ExecutorOption: TypeAlias = Annotated[
+    ExecutorName,
+    typer.Option(help="One process per node, or all nodes in this process (small experiments, debugging)."),
+]
+
+
+@contextmanager
+def _house_errors() -> Iterator[None]:
+    """Refusals and failures become one message and their exit code; bugs keep their traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("decentral: interrupted", err=True)
+        raise typer.Exit(Interrupted.exit_code) from None
+    except DecentralError as error:
+        typer.echo(f"decentral: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    experiment: ExperimentArgument = Path("default"),
+    *,
+    overrides: SetOption = None,
+    seeds: SeedsOption = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder in which the run folder is made.")] = RUNS,
+    executor: ExecutorOption = "processes",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the plan; start nothing.")
+    ] = False,
+) -> None:
+    """Run an experiment and compare its arms."""
+    chosen = None if seeds is None else _seeds(seeds)
+    with _house_errors():
+        loaded = _load(experiment, overrides, chosen)
+        if dry_run:
+            _show_plan(loaded, executor)
+        else:
+            _run(loaded, out, executor)
+
+
+@app.command()
+def validate(
+    experiment: ExperimentArgument = Path("default"),
+    *,
+    overrides: SetOption = None,
+    seeds: SeedsOption = None,
+    executor: ExecutorOption = "processes",
+) -> None:
+    """Check an experiment and show its plan."""
+    chosen = None if seeds is None else _seeds(seeds)
+    with _house_errors():
+        _show_plan(_load(experiment, overrides, chosen), executor)
+
+
+@app.command("list")
+def list_() -> None:
+    """Show what experiments are made of."""
+    from launch.overview import catalogue
+
+    with _house_errors():
+        for number, (title, entries) in enumerate(catalogue().items()):
+            typer.echo(f"{chr(10) if number else ''}{title}")
+            width = max(map(len, entries), default=0)
+            for name, description in entries.items():
+                typer.echo(f"  {name:{width}}  {description}".rstrip())
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or its name in results/runs.")],
+    decentralizepy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also write machine*/*_results.json for DecentralizePy's plot scripts."
+        ),
+    ] = None,
+) -> None:
+    """Write the report of a run again."""
+    with _house_errors():
+        if not folder.exists() and folder == Path(folder.name) and (RUNS / folder).is_dir():
+            folder = RUNS / folder
+        from results.report import write_report
+
+        write_report(folder)
+        if decentralizepy is not None:
+            from results.export import export_decentralizepy
+
+            export_decentralizepy(folder, decentralizepy)
+        _show_comparison(folder)
+
+
+@app.command()
+def download(name: Annotated[str, typer.Argument(help="A task of decentral list, such as cifar10.")]) -> None:
+    """Fetch the data set of a task."""
+    from decentral.config import Part
+    from launch import parts
+
+    with _house_errors():
+        if not hasattr(parts.resolve("task", name), "fetch"):
+            raise ConfigError(f"download {name}: this task has nothing to download; run it as it is")
+        folder = parts.build("task", Part(name=name), {}).fetch()
+        typer.echo(f"{name}: {folder}")
+
+
+def _load(path: Path, overrides: list[str] | None, seeds: tuple[int, ...] | None) -> Experiment:
+    from decentral.config import load
+
+    return load(path, overrides or (), seeds)
+
+
+def _run(experiment: Experiment, out: Path, executor: ExecutorName) -> None:
+    from launch.display import make_display
+    from launch.session import RunOptions, run_experiment
+
+    options = RunOptions(out=out, executor=executor, command=("decentral", *sys.argv[1:]))
+    display = make_display(sys.stderr)
+    try:
+        folder = run_experiment(experiment, options, display)
+    except DecentralError as error:
+        display.close()
+        measured: Path | None = getattr(error, "run_folder", None)
+        if measured is not None:
+            _show_comparison(measured)
+        raise
+    finally:
+        display.close()
+    _show_comparison(folder)
+
+
+def _show_plan(experiment: Experiment, executor: ExecutorName) -> None:
+    from launch.compose import check
+    from launch.overview import PLAN_HEADER, plan_rows, processes
+
+    check(experiment)
+    typer.echo(f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name)
+    _print_table(PLAN_HEADER, plan_rows(experiment))
+    typer.echo("messages and sent: per node and round")
+    typer.echo(processes(experiment, executor))
+
+
+def _show_comparison(folder: Path) -> None:
+    from results.read import read_run
+    from results.tables import terminal_rows
+
+    _print_table(*terminal_rows(read_run(folder)))
+    typer.echo(f"report: {folder / 'report.html'}")
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On standard output: as wide as the terminal, or as wide as it needs in a file or a pipe."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for title in header:
+        table.add_column(Text(title))
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: names may contain square brackets
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(1, console.measure(table, options=console.options.update_width(10_000)).maximum)
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the command ``decentral``."""
+    app()

@@ -1,0 +1,244 @@
+"""The only place where algorithms, topologies, fragments and tasks meet.
+
+``compose`` makes the parts of one run and reads no data; ``check`` does so for every arm and seed and tells all
+that is wrong; ``shards`` and ``evaluation_rows`` deal rows once the data is loaded. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, prod
+from typing import Any, TypeVar
+
+import numpy as np
+
+from decentral.arrays import IntArray
+from decentral.config import Arm, Experiment
+from decentral.config.problems import common, sentence, shown
+from decentral.errors import ConfigError
+from decentral.fragments import Fragmenter
+from decentral.seeding import Seeds
+from decentral.tasks.base import Examples, LoadedTask, Partitioner, Sgd, Split, Task, size_of
+from decentral.topology import Topology
+from launch import parts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """All parts of one run: an arm under one seed."""
+
+    arm: Arm
+    seeds: Seeds
+    topology: Topology
+    fragmenter: Fragmenter
+    task: Task
+    partitioner: Partitioner
+
+    @property
+    def sgd(self) -> Sgd:
+        """The settings of local training."""
+        train = self.arm.train
+        return Sgd(
+            lr=train.lr, batch=train.batch, momentum=train.momentum, weight_decay=train.weight_decay
+        )
+
+    def local_steps(self, rows: int) -> int:
+        """H of a node whose shard has ``rows`` rows: as given, or full epochs of ceil(rows / b) steps."""
+        train = self.arm.train
+        return train.local_steps or (train.full_epochs or 0) * ceil(rows / train.batch)
+
+    def algorithm(self, local_steps: int) -> Any:
+        """The algorithm for a node that trains ``local_steps`` steps a round.
+
+        Raises:
+            ConfigError: its settings are impossible, or do not go with the topology.
+        """
+        given = {"local_steps": local_steps, "topology": self.topology, "fragmenter": self.fragmenter}
+        return parts.build("algorithm", self.arm.algorithm, given)
+
+
+def compose(arm: Arm, seed: int) -> Composition:
+    """The parts of ``arm`` under ``seed``.
+
+    Raises:
+        ConfigError: a part is unknown or impossible, all problems of all parts at once.
+    """
+    seeds = Seeds(seed)
+    problems: list[str] = []
+    # K comes first: a topology may hold one graph per fragment.
+    task = _attempt(problems, lambda: _task(arm))
+    if task is not None:
+        _attempt(problems, lambda: _fragments_fit(arm, task))
+    fragmenter = Fragmenter(count=arm.fragments.count, map=arm.fragments.map, seeds=seeds)
+    given = {"n": arm.nodes, "seeds": seeds, "fragments": arm.fragments.count}
+    topology = _attempt(problems, lambda: parts.build("topology", arm.topology, given))
+    partitioner = _attempt(problems, lambda: parts.build("partition", arm.data.partition, {}))
+    if task is None or topology is None or partitioner is None:
+        _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
+        raise ConfigError(problems)
+    composition = Composition(arm, seeds, topology, fragmenter, task, partitioner)
+    _attempt(problems, lambda: _algorithm_fits(composition))
+    if problems:
+        raise ConfigError(problems)
+    return composition
+
+
+def check(experiment: Experiment) -> None:
+    """Compose every arm under every seed, without loading data, and look whether the data is there.
+
+    Raises:
+        ConfigError: all problems of all arms, each once.
+    """
+    found = {f"arm {shown(arm.name)}": _problems(arm, experiment.seeds) for arm in experiment.arms}
+    if problems := common(found):
+        raise ConfigError(problems)
+
+
+def _problems(arm: Arm, seeds: Sequence[int]) -> list[str]:
+    problems: list[str] = []
+    for number, seed in enumerate(seeds):
+        composition = _attempt(problems, partial(compose, arm, seed))
+        if composition is None:
+            break  # the other seeds would tell the same again
+        if number == 0:  # neither data nor the sizes of fragments depend on the seed
+            _attempt(problems, partial(_check_data, composition))
+    return problems
+
+
+def complete(experiment: Experiment) -> Experiment:
+    """``experiment`` with every hyper-parameter of every part, defaults filled in: what is recorded of a run.
+
+    Raises:
+        ConfigError: a part is unknown or its settings are impossible; call ``check`` first for all problems.
+    """
+    return experiment.model_copy(update={"arms": tuple(map(_complete_arm, experiment.arms))})
+
+
+def _complete_arm(arm: Arm) -> Arm:
+    task = parts.completed("task", _task_part(arm))
+    partition = parts.completed("partition", arm.data.partition)
+    return arm.model_copy(
+        update={
+            "algorithm": parts.completed("algorithm", arm.algorithm),
+            "topology": parts.completed("topology", arm.topology),
+            "data": arm.data.model_copy(update={"settings": task.settings, "partition": partition}),
+        }
+    )
+
+
+def _attempt(problems: list[str], step: Callable[[], T]) -> T | None:
+    """What ``step`` returns; or None, its problems added to ``problems``."""
+    try:
+        return step()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _task_part(arm: Arm) -> parts.Part:
+    return parts.Part(name=arm.data.name, settings=arm.data.settings)
+
+
+def _task(arm: Arm) -> Task:
+    task: Task = parts.build("task", _task_part(arm), {})
+    return task
+
+
+def _fragments_fit(arm: Arm, task: Task) -> None:
+    d, count = size_of(task.shapes()), arm.fragments.count
+    if count > d:
+        expectation = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
+        raise ConfigError(sentence("fragments.count", count, expectation, f"use at most {d} fragments"))
+
+
+def _algorithm_fits(composition: Composition) -> None:
+    arm = composition.arm
+    built = composition.algorithm(local_steps=1)
+    if arm.fragments.count > 1 and "fragmenter" not in parts.fields_of(type(built)):
+        expectation = f"algorithm {shown(arm.algorithm.name)} sends whole models"
+        step = "use 1 fragment or another algorithm such as mosaic"
+        raise ConfigError(sentence("fragments.count", arm.fragments.count, expectation, step))
+
+
+def _check_data(composition: Composition) -> None:
+    problems: list[str] = []
+    task = composition.task
+    sizes = [prod(shape) for _, shape in task.shapes()]
+    _attempt(problems, lambda: composition.fragmenter.split(sizes))
+    _attempt(problems, task.check)
+    if problems:
+        raise ConfigError([parts.located("data", text) for text in problems])
+
+
+def held_out(composition: Composition, examples: Examples) -> IntArray:
+    """Training rows set aside for validation, ascending: a seeded share ``data.validation`` of all."""
+    share = composition.arm.data.validation
+    if share == 0:
+        return np.empty(0, dtype=np.int64)
+    count = max(1, int(share * examples.count))
+    rows = composition.seeds.rng("data").choice(examples.count, size=count, replace=False)
+    return np.sort(rows)
+
+
+def shards(composition: Composition, loaded: LoadedTask) -> list[IntArray]:
+    """Training rows of nodes 0..n-1, those set aside for validation left out.
+
+    The rows are set aside before the others are dealt, so that no node is left without any.
+
+    Raises:
+        ConfigError: the rows cannot be dealt so.
+    """
+    examples = loaded.examples
+    kept = np.setdiff1d(np.arange(examples.count), held_out(composition, examples))
+    labels = None if examples.labels is None else examples.labels[kept]
+    groups = None if examples.groups is None else examples.groups[kept]
+    remaining = Examples(count=kept.size, labels=labels, groups=groups)
+    try:
+        dealt = composition.partitioner.split(
+            remaining, composition.arm.nodes, composition.seeds.rng("partition")
+        )
+    except ConfigError as error:
+        raise ConfigError([parts.located("data.partition", text) for text in error.problems]) from error
+    return [kept[rows] for rows in dealt]
+
+
+def evaluation_rows(
+    composition: Composition, loaded: LoadedTask, shard: IntArray | None, *, final: bool = False
+) -> tuple[Split, IntArray | None]:
+    """On what a model is scored: a split of ``loaded`` and rows of it, all where None.
+
+    Args:
+        composition: the run.
+        loaded: its data.
+        shard: training rows of the node whose model it is; None for the mean of all nodes' models, which
+            is scored on everybody's rows also under ``evaluate.scope = "local"``.
+        final: on the whole split instead of the curves' subset of ``evaluate.samples`` rows.
+
+    Raises:
+        ConfigError: ``evaluate.scope = "local"`` where the task has no owners of rows, or an owner no rows.
+    """
+    wanted = composition.arm.evaluate
+    split: Split = "train" if wanted.split == "validation" else "test"
+    rows = held_out(composition, loaded.examples) if split == "train" else None
+    if wanted.scope == "local" and shard is not None:
+        own = _local_rows(loaded, split, shard)
+        rows = own if rows is None else np.intersect1d(rows, own)
+        if rows.size == 0:
+            expectation = f"a node's owners have no row in the {wanted.split} split"
+            raise ConfigError(sentence("evaluate.scope", "local", expectation, 'use "global"'))
+    count = loaded.rows(split) if rows is None else rows.size
+    if final or wanted.samples is None or wanted.samples >= count:
+        return split, rows
+    chosen = np.sort(composition.seeds.rng("evaluate").choice(count, size=wanted.samples, replace=False))
+    return split, chosen if rows is None else rows[chosen]
+
+
+def _local_rows(loaded: LoadedTask, split: Split, shard: IntArray) -> IntArray:
+    try:
+        return loaded.local_rows(split, shard)
+    except ConfigError as error:
+        raise ConfigError([parts.located("evaluate.scope", text) for text in error.problems]) from error

@@ -1,0 +1,88 @@
+"""What a session asks of an executor: run one job, tell the display, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+from decentral.config import Arm
+from launch.display import Display
+from launch.paths import JobFolder
+from launch.supervisor import JobState
+
+
+@dataclass(frozen=True)
+class Job:
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+    folder: JobFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it."""
+
+    state: JobState
+    cause: str | None = None
+    exit_code: int = 0
+
+
+class Interruption:
+    """SIGINT and SIGTERM as a flag and a readable file descriptor, instead of an exception anywhere.
+
+    The first signal asks for an orderly end, the second for an immediate one.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._callbacks: list[Callable[[], None]] = []
+
+    def fileno(self) -> int:
+        """Readable from the first signal on."""
+        return self._read
+
+    def on_signal(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` from the signal handler too."""
+        self._callbacks.append(callback)
+
+    def drain(self) -> None:
+        """Make ``fileno`` unreadable until the next signal."""
+        os.read(self._read, 64)
+
+    @contextmanager
+    def installed(self) -> Iterator[Interruption]:
+        """Handlers are in place inside the block; main thread only."""
+        before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self._read)
+            os.close(self._write)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        os.write(self._write, b"!")
+        for callback in self._callbacks:
+            callback()
+
+
+class Executor(Protocol):
+    """Runs jobs one after the other."""
+
+    def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
+        """Run ``job`` to its end; never raises for what happens inside a node. Nothing of it runs afterwards."""
+        ...
+
+    def close(self) -> None:
+        """End whatever this executor started."""
+        ...

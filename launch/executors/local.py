@@ -1,0 +1,184 @@
+"""One agent on this host, as a child process; it forks the nodes (launch/zygote.py)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from decentral.errors import RunFailed
+from decentral.messages import RUN_ID_BYTES
+from launch.compose import compose
+from launch.display import Display
+from launch.executors.base import Interruption, Job, Outcome
+from launch.protocol import FrameReader, write_frame
+from launch.supervisor import Order, Supervisor
+
+HOST = "localhost"
+AGENT_END_S = 5.0
+ENVIRONMENT = {
+    # Activations of a few hundred kB would be mapped and unmapped at every step (design.md 8: 7.5 -> 5.6 ms).
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class LocalExecutor:
+    """Runs all jobs of a session under one agent, which is started at the first job."""
+
+    def __init__(self) -> None:
+        self._agent: subprocess.Popen[bytes] | None = None
+        self._reader: FrameReader | None = None
+
+    def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
+        """Run ``job`` on one process per node."""
+        supervisor = Supervisor(
+            dict.fromkeys(range(job.arm.nodes + 1), HOST),
+            observer=job.arm.nodes,
+            max_rounds=job.arm.run.max_rounds,
+        )
+        # Short and private (0700): Unix socket paths are limited to 107 bytes, and only this user may connect.
+        with tempfile.TemporaryDirectory(prefix="decentral-", ignore_cleanup_errors=True) as sockets:
+            loop = _JobLoop(self._connected(), job, supervisor, display, interruption)
+            outcome = loop.run(Path(sockets))
+        if loop.agent_lost:
+            self.close()
+        return outcome
+
+    def close(self) -> None:
+        """Close the agent's input, which ends it and all that it forked; wait for it."""
+        agent, self._agent, self._reader = self._agent, None, None
+        if agent is None:
+            return
+        assert agent.stdin is not None and agent.stdout is not None
+        agent.stdin.close()
+        try:
+            agent.wait(AGENT_END_S)
+        except subprocess.TimeoutExpired:
+            agent.kill()  # its members die with it (launch/kernel.py)
+            agent.wait()
+        agent.stdout.close()
+
+    def _connected(self) -> _AgentLine:
+        if self._agent is None:
+            self._agent = subprocess.Popen(
+                [sys.executable, "-P", "-m", "launch.zygote"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **ENVIRONMENT},
+                start_new_session=True,  # Ctrl-C in the terminal is the launcher's to handle
+            )
+            assert self._agent.stdout is not None
+            self._reader = FrameReader(self._agent.stdout.fileno(), f"the agent on host {HOST}")
+        assert self._reader is not None
+        return _AgentLine(self._agent, self._reader)
+
+
+class _AgentLine:
+    """Both directions of the pipe to an agent."""
+
+    def __init__(self, process: subprocess.Popen[bytes], reader: FrameReader) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self.process = process
+        self.reader = reader
+        self._in = process.stdin.fileno()
+        self.out = process.stdout.fileno()
+
+    def order(self, do: str, **fields: Any) -> None:
+        try:
+            write_frame(self._in, {"do": do, **fields})
+        except BrokenPipeError:
+            return  # its output ends too, which is where its loss is noticed
+
+
+class _JobLoop:
+    """Carries events from the agent to the supervisor and orders back, until the job is over."""
+
+    def __init__(
+        self, line: _AgentLine, job: Job, supervisor: Supervisor, display: Display, interruption: Interruption
+    ) -> None:
+        self._line = line
+        self._job = job
+        self._supervisor = supervisor
+        self._display = display
+        self._interruption = interruption
+        self._metric = compose(job.arm, job.seed).task.metric.name
+        self._refusal: Outcome | None = None
+        self.agent_lost = False
+
+    def run(self, sockets: Path) -> Outcome:
+        job, supervisor = self._job, self._supervisor
+        self._line.order(
+            "job",
+            arm=job.arm.model_dump_json(),
+            seed=job.seed,
+            run=secrets.token_bytes(RUN_ID_BYTES),
+            folder=str(job.folder.path),
+            sockets=str(sockets),
+            members=sorted(supervisor.members),
+            host=HOST,
+        )
+        poll = select.poll()
+        poll.register(self._line.out, select.POLLIN)
+        poll.register(self._interruption.fileno(), select.POLLIN)
+        while self._refusal is None and not supervisor.over:
+            for fd, _ in poll.poll():
+                if fd == self._interruption.fileno():
+                    self._interrupt()
+                else:
+                    self._listen()
+        if self._refusal is not None:
+            return self._refusal
+        code = {"done": 0, "interrupted": 5}.get(supervisor.state, RunFailed.exit_code)
+        return Outcome(supervisor.state, supervisor.cause, code)
+
+    def _interrupt(self) -> None:
+        self._interruption.drain()
+        self._carry_out(self._supervisor.interrupted())
+        if self._interruption.count > 1:
+            self._line.process.kill()
+
+    def _listen(self) -> None:
+        for event in self._line.reader.read():
+            self._carry_out(self._handle(event))
+        if self._line.reader.ended:
+            self.agent_lost = True
+            status = self._line.process.wait()
+            how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
+            self._supervisor.host_lost(HOST, how)
+
+    def _handle(self, event: dict[str, Any]) -> list[Order]:
+        supervisor = self._supervisor
+        match event["is"]:
+            case "ready":
+                return supervisor.ready(event["member"])
+            case "progress":
+                supervisor.progress(event["node"], event["round"])
+                self._display.progress(event["node"], event["round"], event["loss"])
+            case "evaluated":
+                scores = event["scores"]
+                self._display.evaluated(
+                    event["node"], event["round"], self._metric, scores[self._metric], scores["loss"]
+                )
+            case "done":
+                return supervisor.done(event["member"])
+            case "failed":
+                return supervisor.failed(event["member"], event["what"])
+            case "exited":
+                return supervisor.exited(event["member"], event["status"])
+            case "refused":
+                self._refusal = Outcome("failed", event["what"], event["code"])
+        return []
+
+    def _carry_out(self, orders: list[Order]) -> None:
+        for order in orders:
+            self._line.order(order)

@@ -1,0 +1,125 @@
+"""What experiments can be made of, and what one of them would do: plain data for the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+
+from decentral.config import SHIPPED, Arm, Experiment
+from decentral.errors import ConfigError
+from decentral.tasks.base import size_of
+from launch import parts
+from launch.compose import Composition, compose
+
+FLOAT_BYTES = 4
+SAMPLED_NODES = 64
+"""Traffic is the mean over at most so many nodes: enough for any graph, cheap for 1000 nodes."""
+
+KINDS: tuple[tuple[str, parts.Kind], ...] = (
+    ("algorithms", "algorithm"),
+    ("topologies", "topology"),
+    ("tasks", "task"),
+    ("partitions", "partition"),
+)
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """One line on every shipped part and experiment, by section and name."""
+    return {**{title: parts.described(kind) for title, kind in KINDS}, "experiments": experiments()}
+
+
+def experiments() -> dict[str, str]:
+    """The description of every shipped experiment by name.
+
+    Raises:
+        ConfigError: a file in the folder is no TOML.
+    """
+    found = {}
+    for path in sorted(SHIPPED.glob("*.toml")):
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: {error}; correct or remove the file") from error
+        found[path.stem] = str(document.get("description", ""))
+    return found
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What one run of an arm does.
+
+    Attributes:
+        arm: the arm.
+        parameters: d, model size.
+        messages: sent per node and round, mean over nodes in round 0.
+        bytes: payload sent per node and round likewise, every fragment taken as d/K parameters.
+    """
+
+    arm: Arm
+    parameters: int
+    messages: float
+    bytes: float
+
+    @property
+    def total_bytes(self) -> float:
+        """Payload that all nodes send in a whole run."""
+        return self.bytes * self.arm.nodes * self.arm.run.max_rounds
+
+
+def arm_plan(arm: Arm, seed: int) -> ArmPlan:
+    """The plan of ``arm`` under ``seed``; reads no data.
+
+    Raises:
+        ConfigError: the arm is impossible.
+    """
+    composition = compose(arm, seed)
+    d = size_of(composition.task.shapes())
+    messages = _messages(composition)
+    return ArmPlan(arm, d, messages, messages * d * FLOAT_BYTES / arm.fragments.count)
+
+
+def _messages(composition: Composition) -> float:
+    arm, topology = composition.arm, composition.topology
+    step = -(-arm.nodes // SAMPLED_NODES)
+    sampled = range(0, arm.nodes, step)
+    return sum(len(topology.targets(i, 0, k)) for i in sampled for k in range(arm.fragments.count)) / len(
+        sampled
+    )
+
+
+PLAN_HEADER = ("arm", "algorithm", "topology", "n", "rounds", "K", "d", "messages", "sent", "sent in a run")
+
+
+def plan_rows(experiment: Experiment) -> list[list[str]]:
+    """A row per arm under ``PLAN_HEADER``; messages and sent are per node and round.
+
+    Raises:
+        ConfigError: an arm is impossible.
+    """
+    rows = []
+    for arm in experiment.arms:
+        plan = arm_plan(arm, experiment.seeds[0])
+        numbers = [arm.nodes, arm.run.max_rounds, arm.fragments.count, plan.parameters]
+        traffic = [f"{plan.messages:.4g}", size(plan.bytes), size(plan.total_bytes)]
+        rows.append([arm.name, arm.algorithm.name, arm.topology.name, *map(str, numbers), *traffic])
+    return rows
+
+
+def processes(experiment: Experiment, executor: str) -> str:
+    """A sentence on the runs and the processes that they take."""
+    seeds = ", ".join(map(str, experiment.seeds))
+    runs = len(experiment.arms) * len(experiment.seeds)
+    text = f"{runs} runs ({len(experiment.arms)} arms, seeds {seeds}), one after the other"
+    if executor == "inline":
+        return f"{text}, in this process"
+    n = max(arm.nodes for arm in experiment.arms)
+    return f"{text}; {n + 3} processes at most: {n} nodes, an observer, an agent and this one"
+
+
+def size(count: float) -> str:
+    """Bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"

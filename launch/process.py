@@ -1,0 +1,201 @@
+"""What runs in a forked process: one node, or the observer.
+
+Everything heavy was done before the fork (launch/zygote.py); what remains is to bind a socket, meet the
+others at the start barrier, run, and meet them again at the end, so that nobody's socket closes while a
+slower node still needs what was sent through it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import msgpack
+import numpy as np
+
+from decentral.clock import WallClock
+from decentral.errors import DecentralError, Interrupted
+from decentral.records import FileRecorder
+from decentral.tasks.base import Scores
+from decentral.transports.zeromq import ZmqTransport
+from launch.build import Workload, build_observer, build_participant
+from launch.paths import JobFolder, unwritable
+
+PROGRESS_EVERY_S = 0.2
+MAX_FAILURE_CHARACTERS = 20_000
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a forked process needs to know beyond the workload.
+
+    Args:
+        number: node id, or n for the observer.
+        run: run id, 8 bytes.
+        sockets: folder of the run's ipc sockets.
+        folder: where logs go.
+        host: this host's name in the run.
+    """
+
+    number: int
+    run: bytes
+    sockets: Path
+    folder: JobFolder
+    host: str
+
+
+class Channel:
+    """A member's line to its agent: a SOCK_SEQPACKET pair, one msgpack array per packet."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+
+    def tell(self, *message: Any) -> None:
+        """Send; blocks while the agent is busy."""
+        self._line.send(msgpack.packb(message))
+
+    def tell_if_possible(self, *message: Any) -> None:
+        """Send, or do nothing while the agent is busy: for what the next message supersedes."""
+        try:
+            self._line.send(msgpack.packb(message), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+
+    def await_order(self, order: str) -> None:
+        """Block until the agent sends ``order``; the agent's end is this process's end."""
+        data = self._line.recv(1 << 16)
+        if not data or msgpack.unpackb(data) != order:
+            os._exit(1)
+
+
+class ChannelListener:
+    """Passes progress on to the agent, rounds at most every ``PROGRESS_EVERY_S``."""
+
+    def __init__(self, channel: Channel, last_round: int) -> None:
+        self._channel = channel
+        self._last_round = last_round
+        self._told = 0.0
+
+    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
+        """A local round is finished."""
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_EVERY_S or round_ == self._last_round:
+            self._told = now
+            self._channel.tell_if_possible("progress", node, round_, train_loss)
+
+    def evaluated(self, node: int, round_: int, scores: Scores) -> None:
+        """An evaluation is finished."""
+        self._channel.tell("evaluated", node, round_, dict(scores))
+
+
+def member_main(workload: Workload, assignment: Assignment, line: socket.socket) -> NoReturn:
+    """Body of a forked process; never returns, so that nothing of the agent's runs in it."""
+    code = 1
+    channel = Channel(line)
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, _on_terminate)
+        body = _observe if assignment.number == workload.arm.nodes else _participate
+        body(workload, assignment, channel)
+        code = 0
+    except Interrupted:
+        code = Interrupted.exit_code
+    except DecentralError as error:
+        channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS])
+    except BaseException as error:  # noqa: BLE001 - the process ends here; the agent reports it
+        last = "".join(traceback.format_exception_only(error)).strip()
+        channel.tell("failed", f"{last}\n{traceback.format_exc()[-MAX_FAILURE_CHARACTERS:]}")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _on_terminate(signum: int, frame: FrameType | None) -> None:
+    # A second one must not interrupt the writing of the last log line.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted("stopped by the supervisor")
+
+
+def _participate(workload: Workload, assignment: Assignment, channel: Channel) -> None:
+    number, run = assignment.number, workload.arm.run
+    recorder = FileRecorder(assignment.folder.node_log(number))
+    recorder.write("header", **workload.header(number), run=assignment.run.hex())
+    transport = _transport(workload, assignment)
+    clock = WallClock()
+    listener = ChannelListener(channel, run.max_rounds)
+    participant = build_participant(
+        workload, number, clock=clock, transport=transport, recorder=recorder, listener=listener
+    )
+    _meet(channel, clock.start)
+    try:
+        participant.run()
+    except BaseException as error:
+        participant.node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
+        raise
+    if transport.refused:
+        participant.node.record(**{f"refused_{reason}": count for reason, count in transport.refused.items()})
+    if run.save_models:
+        save_model(assignment.folder.model(number), participant.node.x)
+    participant.node.finish("done")
+    channel.tell("done")
+    channel.await_order("release")
+    transport.close()
+    recorder.close()
+
+
+def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> None:
+    recorder = FileRecorder(assignment.folder.metrics)
+    transport = _transport(workload, assignment)
+    observer = build_observer(workload, recorder)
+    _meet(channel, lambda: None)
+    try:
+        while not observer.complete:
+            for message in transport.receive(lambda: "snapshots of the nodes' models"):
+                observer.add(message)
+    except Interrupted:
+        recorder.write("end", reason="interrupted")
+        raise
+    recorder.write("end", reason="done")
+    channel.tell("done")
+    channel.await_order("release")
+    transport.close()
+    recorder.close()
+
+
+def _transport(workload: Workload, assignment: Assignment) -> ZmqTransport:
+    return ZmqTransport(
+        node=assignment.number,
+        run=assignment.run,
+        folder=assignment.sockets,
+        max_payload_bytes=4 * workload.d,
+        timeout_s=workload.arm.run.liveness_timeout_s,
+    )
+
+
+def _meet(channel: Channel, start: Callable[[], None]) -> None:
+    channel.tell("ready")
+    channel.await_order("go")
+    start()
+
+
+def save_model(path: Path, x: np.ndarray[Any, np.dtype[np.float32]]) -> None:
+    """Write a final flat model.
+
+    Raises:
+        PreflightError: the file cannot be written; names it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, x)
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -1,0 +1,117 @@
+"""How far a running experiment is: the state that displays draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TypeAlias
+
+Now: TypeAlias = Callable[[], float]
+"""Seconds on a clock that never goes back; only differences count."""
+
+
+@dataclass
+class Job:
+    """What is known of one (arm, seed)."""
+
+    arm: str
+    seed: int
+    nodes: int
+    max_rounds: int
+    state: str = "waiting"
+    message: str = ""
+    started_s: float = 0.0
+    ended_s: float | None = None
+    rounds: list[int] = field(default_factory=list)
+    losses: dict[int, float] = field(default_factory=dict)
+    score: tuple[str, float, int] | None = None  # metric, mean over nodes, round
+    incomplete: dict[int, dict[int, float]] = field(default_factory=dict)  # round -> node -> score
+
+    def start(self, nodes: int, max_rounds: int, now_s: float) -> None:
+        self.nodes, self.max_rounds, self.started_s, self.state = nodes, max_rounds, now_s, "running"
+        self.rounds = [0] * nodes
+
+    def add_score(self, node: int, round_: int, metric: str, score: float) -> None:
+        """Keep ``score``; a round counts once every node has been evaluated in it and none later has."""
+        if self.score is not None and round_ < self.score[2]:
+            return
+        scores = self.incomplete.setdefault(round_, {})
+        scores[node] = score
+        if len(scores) == self.nodes:
+            self.score = (metric, fmean(scores.values()), round_)
+            self.incomplete = {r: s for r, s in self.incomplete.items() if r >= round_}
+
+    @property
+    def slowest(self) -> int:
+        return min(self.rounds, default=0)
+
+    @property
+    def fastest(self) -> int:
+        return max(self.rounds, default=0)
+
+    def share(self) -> float:
+        """How much of this job is behind us, 0 to 1."""
+        if self.ended_s is not None:
+            return 1.0
+        return min(1.0, sum(self.rounds) / max(1, self.nodes * self.max_rounds))
+
+    def elapsed_s(self, now_s: float) -> float:
+        return (now_s if self.ended_s is None else self.ended_s) - self.started_s
+
+    def quality(self) -> str:
+        """The score, or the training loss as long as no evaluation is complete."""
+        if self.score is not None:
+            metric, score, round_ = self.score
+            return f"{metric} {score:.4g} in round {round_}"
+        return f"train_loss {fmean(self.losses.values()):.4g}" if self.losses else ""
+
+
+class Progress:
+    """The state that both displays draw."""
+
+    def __init__(self, now: Now) -> None:
+        self.now = now
+        self.started_s = now()
+        self.jobs: dict[tuple[str, int], Job] = {}
+        self.running: Job | None = None
+
+    def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
+        self.started_s = self.now()
+        self.jobs = {(arm, seed): Job(arm, seed, nodes, max_rounds) for arm, seed in jobs}
+
+    def start(self, arm: str, seed: int, nodes: int, max_rounds: int) -> Job:
+        self.running = self.jobs.setdefault((arm, seed), Job(arm, seed, nodes, max_rounds))
+        self.running.start(nodes, max_rounds, self.now())
+        return self.running
+
+    def end(self, arm: str, seed: int, state: str, message: str) -> Job:
+        job = self.jobs[arm, seed]
+        job.state, job.message, job.ended_s, job.losses, job.incomplete = state, message, self.now(), {}, {}
+        self.running = None
+        return job
+
+    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
+        if self.running is not None:
+            self.running.rounds[node] = round_
+            if train_loss is not None:
+                self.running.losses[node] = train_loss
+
+    def evaluated(self, node: int, round_: int, metric: str, score: float) -> None:
+        if self.running is not None:
+            self.running.add_score(node, round_, metric, score)
+
+    def remaining(self) -> str:
+        """``about 0:01:20 left`` for the experiment, every job weighing the same; empty while unknown."""
+        share = sum(job.share() for job in self.jobs.values() if job.state != "waiting") / max(
+            1, len(self.jobs)
+        )
+        if share <= 0.0 or share >= 1.0:
+            return ""
+        return f"about {duration((self.now() - self.started_s) * (1 - share) / share)} left"
+
+
+def duration(seconds: float) -> str:
+    """``h:mm:ss``."""
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

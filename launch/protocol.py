@@ -1,0 +1,67 @@
+"""Framing between launcher and agent: length-prefixed msgpack over a pair of byte streams.
+
+The same frames go through the pipes of a local child process, of ssh and of srun. Both ends belong to the
+same user and start each other, so what is checked here is damage, not attack.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Any
+
+import msgpack
+
+from decentral.errors import RunFailed
+
+_LENGTH = struct.Struct("<I")
+MAX_FRAME_BYTES = 64 << 20
+
+
+def write_frame(fd: int, message: dict[str, Any]) -> None:
+    """Write one message; blocks until all of it is out."""
+    body: bytes = msgpack.packb(message)
+    data = memoryview(_LENGTH.pack(len(body)) + body)
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+class FrameReader:
+    """Cuts a byte stream into messages.
+
+    Args:
+        fd: a readable file descriptor; ``read`` is called when it is readable.
+        source: who is at the other end, for errors.
+    """
+
+    def __init__(self, fd: int, source: str) -> None:
+        self._fd = fd
+        self._source = source
+        self._buffer = bytearray()
+        self.ended = False
+        """True once the other end has closed the stream."""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Take what is there (blocks only if nothing is) and return the messages that are complete.
+
+        Raises:
+            RunFailed: the stream is damaged.
+        """
+        chunk = os.read(self._fd, 1 << 16)
+        if not chunk:
+            self.ended = True
+            return []
+        self._buffer += chunk
+        messages = []
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise RunFailed(
+                    f"{self._source} sent a frame of {length} bytes; something else writes to its output"
+                )
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            messages.append(msgpack.unpackb(bytes(self._buffer[_LENGTH.size : end]), strict_map_key=False))
+            del self._buffer[:end]
+        return messages

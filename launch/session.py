@@ -1,0 +1,208 @@
+"""A run from validated experiment to report: folder, jobs one after the other, manifest, report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import psutil
+
+from decentral.config import Experiment
+from decentral.errors import DecentralError, Interrupted, PreflightError, RunFailed
+from launch.compose import check, complete
+from launch.display import Display
+from launch.executors.base import Executor, Interruption, Job, Outcome
+from launch.paths import RunFolder, create_run_folder
+from launch.preflight import preflight
+from results.report import write_report
+
+ExecutorName: TypeAlias = Literal["processes", "inline"]
+MANIFEST_VERSION = 1
+PACKAGES = ("decentral", "torch", "numpy", "pyzmq", "msgpack", "networkx", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line adds to an experiment.
+
+    Args:
+        out: folder under which the run folder is made.
+        executor: ``processes`` or ``inline``.
+        command: the command line, for the manifest.
+    """
+
+    out: Path
+    executor: ExecutorName
+    command: tuple[str, ...]
+
+
+def run_experiment(experiment: Experiment, options: RunOptions, display: Display) -> Path:
+    """Check everything, run every arm with every seed, write the report; returns the run folder.
+
+    Args:
+        experiment: what to run.
+        options: where and how.
+        display: hears of the progress.
+
+    Raises:
+        ConfigError: before anything is started or written.
+        PreflightError: this machine lacks something; before anything is started.
+        RunFailed, Interrupted: after the report of what was measured has been written; ``run_folder`` of the
+            exception is where.
+    """
+    check(experiment)
+    experiment = complete(experiment)
+    preflight(experiment, options.out)
+    folder = create_run_folder(options.out, experiment.name)
+    jobs = [
+        Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
+    ]
+    manifest = _Manifest(experiment, options, folder, jobs)
+    folder.write_text("experiment.toml", experiment.source)
+    folder.write_json("resolved.json", experiment.resolved())
+    manifest.write()
+    outcome = _run_jobs(jobs, options.executor, display, manifest)
+    manifest.end(outcome)
+    write_report(folder.path)
+    _raise_unless_done(outcome, folder)
+    return folder.path
+
+
+def _run_jobs(jobs: Sequence[Job], name: ExecutorName, display: Display, manifest: _Manifest) -> Outcome:
+    display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, jobs[0].arm.run.max_rounds)
+    executor = _make_executor(name)
+    outcome = Outcome("done")
+    try:
+        with Interruption().installed() as interruption:
+            for number, job in enumerate(jobs):
+                display.job_started(job.arm.name, job.seed, job.arm.nodes, job.arm.run.max_rounds)
+                began = time.monotonic()
+                outcome = executor.run(job, display, interruption)
+                display.job_ended(job.arm.name, job.seed, outcome.state, outcome.cause or "")
+                manifest.job_ended(number, outcome, time.monotonic() - began)
+                if outcome.state != "done":
+                    break
+    finally:
+        executor.close()
+        display.close()
+    return outcome
+
+
+def _make_executor(name: ExecutorName) -> Executor:
+    # Imported here: the inline executor needs torch in this process, the other one must not pay for it.
+    if name == "inline":
+        from launch.executors.inline import InlineExecutor
+
+        return InlineExecutor()
+    from launch.executors.local import LocalExecutor
+
+    return LocalExecutor()
+
+
+def _raise_unless_done(outcome: Outcome, folder: RunFolder) -> None:
+    if outcome.state == "done":
+        return
+    error: DecentralError
+    cause = outcome.cause or "no cause is known"
+    if outcome.state == "interrupted":
+        error = Interrupted(cause)
+    elif outcome.exit_code == PreflightError.exit_code:
+        error = PreflightError(cause)
+    else:
+        error = RunFailed(cause)
+    error.run_folder = folder.path
+    raise error
+
+
+class _Manifest:
+    """``manifest.json``: rewritten at every change of state, atomically, so that a killed launcher leaves one."""
+
+    def __init__(
+        self, experiment: Experiment, options: RunOptions, folder: RunFolder, jobs: Sequence[Job]
+    ) -> None:
+        self._folder = folder
+        host = _this_host()
+        self._content: dict[str, Any] = {
+            "v": MANIFEST_VERSION,
+            "name": experiment.name,
+            "command": list(options.command),
+            "executor": options.executor,
+            "clock": "virtual (inline)" if options.executor == "inline" else "wall",
+            "started_utc": _utc(),
+            "ended_utc": None,
+            "state": "running",
+            "cause": None,
+            "exit_code": None,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "git": _git_state(),
+            "hosts": [host],
+            "placement": {host["name"]: max(job.arm.nodes for job in jobs)},
+            "jobs": [
+                {
+                    "arm": job.arm.name,
+                    "seed": job.seed,
+                    "folder": str(job.folder.path.relative_to(folder.path)),
+                    "state": "waiting",
+                    "cause": None,
+                    "wall_s": None,
+                }
+                for job in jobs
+            ],
+        }
+
+    def write(self) -> None:
+        self._folder.write_json("manifest.json", self._content)
+
+    def job_ended(self, number: int, outcome: Outcome, wall_s: float) -> None:
+        self._content["jobs"][number].update(
+            state=outcome.state, cause=outcome.cause, wall_s=round(wall_s, 3)
+        )
+        self.write()
+
+    def end(self, outcome: Outcome) -> None:
+        self._content.update(ended_utc=_utc(), **asdict(outcome))
+        self.write()
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _this_host() -> dict[str, Any]:
+    return {
+        "name": platform.node(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cpu": _cpu_model(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "kernel": platform.release(),
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this package runs from; None where it is no checkout or git is absent."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

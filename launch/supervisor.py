@@ -1,0 +1,142 @@
+"""Who is where in a job, and what to do about it: a pure state machine, no I/O.
+
+Members are the nodes 0..n-1 and the observer, number n. Events come from agents; the answer to each is the
+list of orders that it makes necessary. The first cause is kept; what fails afterwards is its consequence.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal, TypeAlias
+
+Order: TypeAlias = Literal["go", "release", "stop"]
+JobState: TypeAlias = Literal["running", "done", "failed", "interrupted"]
+
+
+class Phase(Enum):
+    """Where a member is in its life."""
+
+    STARTING = auto()
+    READY = auto()
+    RUNNING = auto()
+    DONE = auto()
+    EXITED = auto()
+
+
+@dataclass
+class Member:
+    """What is known of one member."""
+
+    host: str
+    phase: Phase = Phase.STARTING
+    round: int = 0
+    failure: str | None = None
+
+
+class Supervisor:
+    """The state of one job.
+
+    Args:
+        hosts: host of every member, by member number.
+        observer: number of the observer.
+        max_rounds: for messages.
+    """
+
+    def __init__(self, hosts: dict[int, str], *, observer: int, max_rounds: int) -> None:
+        self.members = {number: Member(host) for number, host in hosts.items()}
+        self.state: JobState = "running"
+        self.cause: str | None = None
+        self._observer = observer
+        self._max_rounds = max_rounds
+        self._stopping = False
+
+    @property
+    def over(self) -> bool:
+        """True once every member has exited."""
+        return all(member.phase is Phase.EXITED for member in self.members.values())
+
+    def ready(self, number: int) -> list[Order]:
+        """A member has bound its socket; when all have, the start barrier falls."""
+        self.members[number].phase = Phase.READY
+        if self._stopping or any(member.phase is not Phase.READY for member in self.members.values()):
+            return []
+        for member in self.members.values():
+            member.phase = Phase.RUNNING
+        return ["go"]
+
+    def progress(self, number: int, round_: int) -> None:
+        """A node has finished local round ``round_``."""
+        self.members[number].round = round_
+
+    def done(self, number: int) -> list[Order]:
+        """A member has finished its work and waits at the end barrier."""
+        self.members[number].phase = Phase.DONE
+        if self._stopping or any(member.phase is not Phase.DONE for member in self.members.values()):
+            return []
+        return ["release"]
+
+    def failed(self, number: int, what: str) -> list[Order]:
+        """A member reports an exception; its exit follows."""
+        self.members[number].failure = what
+        return self._fail(
+            f"{self._name(number)} failed {self._where(number, self.members[number].phase)}: {what}"
+        )
+
+    def exited(self, number: int, status: int) -> list[Order]:
+        """A member's process has ended; ``status`` is its exit code, negative for a signal."""
+        member = self.members[number]
+        before = member.phase
+        member.phase = Phase.EXITED
+        if before is Phase.DONE and status == 0:
+            if self.over and self.state == "running":
+                self.state = "done"
+            return []
+        return self._fail(f"{self._name(number)} {_how(status)} {self._where(number, before)}")
+
+    def host_lost(self, host: str, what: str) -> list[Order]:
+        """An agent is gone, and with it every member on its host."""
+        orders = self._fail(f"agent on host {host} {what}")
+        for member in self.members.values():
+            if member.host == host:
+                member.phase = Phase.EXITED
+        return orders
+
+    def interrupted(self) -> list[Order]:
+        """The user wants to end the job."""
+        if self._stopping:
+            return []
+        self.state = "interrupted"
+        self.cause = "interrupted by the user"
+        self._stopping = True
+        return ["stop"]
+
+    def _fail(self, cause: str) -> list[Order]:
+        if self._stopping:
+            return []
+        self.state = "failed"
+        self.cause = cause
+        self._stopping = True
+        return ["stop"]
+
+    def _name(self, number: int) -> str:
+        who = "the observer" if number == self._observer else f"node {number}"
+        return f"{who} on host {self.members[number].host}"
+
+    def _where(self, number: int, phase: Phase) -> str:
+        if number == self._observer:
+            return "(it scores the nodes' mean model)"
+        if phase in (Phase.STARTING, Phase.READY):
+            return "before round 1"
+        return f"after round {self.members[number].round} of {self._max_rounds}"
+
+
+def _how(status: int) -> str:
+    if status >= 0:
+        return f"exited early with code {status}"
+    name = (
+        signal.Signals(-status).name if -status in {int(s) for s in signal.Signals} else f"signal {-status}"
+    )
+    hint = "; if nobody killed it, the kernel may have run out of memory" if -status == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

@@ -1,0 +1,259 @@
+"""The agent of one host: loads everything once, then forks the host's nodes and watches them.
+
+Started by an executor as ``python -P -m launch.zygote``; talks to the launcher over its standard input and
+output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
+process it forked with it, when its input closes, which is how the death of a launcher reaches it.
+
+Orders in: ``job`` (arm, seed, run, folder, sockets, members), ``go``, ``release``, ``stop``, ``exit``.
+Events out: ``hello``, ``ready``, ``progress``, ``evaluated``, ``done``, ``failed`` (of a member),
+``exited`` (of a member), ``refused`` (the job could not be loaded), ``over``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import torch
+
+from decentral.config import Arm
+from decentral.errors import DecentralError
+from decentral.tasks.base import LoadedTask
+from launch.build import Workload, load_workload
+from launch.kernel import die_with_parent, prefer_long_slices
+from launch.paths import JobFolder
+from launch.process import Assignment, member_main
+from launch.protocol import FrameReader, write_frame
+
+STOP_GRACE_MS = 1000
+"""How long members may take to write their last log line before they are killed."""
+
+
+@dataclass
+class Forked:
+    """A process of this agent."""
+
+    number: int
+    pid: int
+    pidfd: int
+    line: socket.socket
+
+
+class Agent:
+    """The agent's event loop; one job at a time.
+
+    Args:
+        out: file descriptor to the launcher.
+    """
+
+    def __init__(self, out: int) -> None:
+        self._out = out
+        self._orders = FrameReader(0, "the launcher")
+        self._tasks: dict[str, LoadedTask] = {}
+        self._warm: set[str] = set()
+        self._forked: dict[int, Forked] = {}
+        self._poll = select.poll()
+        self._sources: dict[int, tuple[str, Forked]] = {}
+        self._kill_at_ms: int | None = None
+
+    def serve(self) -> None:
+        """Handle orders until ``exit`` or the end of the input; leaves no process behind."""
+        self._poll.register(0, select.POLLIN)
+        self._tell("hello", pid=os.getpid(), host=platform.node())
+        try:
+            while not self._orders.ended:
+                for fd, _ in self._poll.poll(STOP_GRACE_MS if self._kill_at_ms is not None else None):
+                    if fd == 0:
+                        for order in self._orders.read():
+                            if order["do"] == "exit":
+                                return
+                            self._obey(order)
+                    elif fd in self._sources:
+                        self._hear(fd)
+                if self._kill_at_ms is not None and _now_ms() >= self._kill_at_ms:
+                    self._signal_all(signal.SIGKILL)
+        finally:
+            self._signal_all(signal.SIGKILL)
+            for forked in self._forked.values():
+                os.waitpid(forked.pid, 0)
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order["do"]:
+            case "job":
+                self._start(order)
+            case "go" | "release":
+                for forked in self._forked.values():
+                    _order(forked, order["do"])
+            case "stop":
+                self._signal_all(signal.SIGTERM)
+                self._kill_at_ms = _now_ms() + STOP_GRACE_MS
+
+    def _start(self, order: dict[str, Any]) -> None:
+        try:
+            workload = load_workload(Arm.model_validate_json(order["arm"]), order["seed"], self._tasks)
+            self._warm_up(workload)
+        except DecentralError as error:
+            self._tell("refused", what=str(error), code=error.exit_code)
+            return
+        except Exception as error:  # noqa: BLE001 - third-party parts may raise anything; it is reported whole
+            last = "".join(traceback.format_exception_only(error)).strip()
+            self._tell("refused", what=f"{last}\n{traceback.format_exc()}", code=4)
+            return
+        self._kill_at_ms = None
+        folder = JobFolder(Path(order["folder"]))
+        gc.collect()
+        gc.freeze()
+        for number in order["members"]:
+            assignment = Assignment(number, order["run"], Path(order["sockets"]), folder, order["host"])
+            self._fork(workload, assignment)
+        gc.unfreeze()
+        for forked in self._forked.values():
+            _order(forked, "begin")
+
+    def _warm_up(self, workload: Workload) -> None:
+        """One training step and one evaluation before the fork: torch's lazy imports, 1.1 s and 110 MB a child."""
+        key = repr(workload.composition.task)
+        if key in self._warm:
+            return
+        self._warm.add(key)
+        learner = workload.loaded.learner(workload.shards[0], workload.composition.sgd)
+        learner.x[:] = workload.common
+        learner.train(2, workload.composition.seeds.rng("warm-up"))
+        split, _ = workload.evaluation(None).curve
+        workload.loaded.evaluate(learner.x, split, workload.shards[0][:2] * 0)
+
+    def _fork(self, workload: Workload, assignment: Assignment) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        agent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(workload, assignment, theirs, agent)
+        theirs.close()
+        forked = Forked(assignment.number, pid, os.pidfd_open(pid), ours)
+        self._forked[assignment.number] = forked
+        for fd, kind in ((ours.fileno(), "line"), (forked.pidfd, "end")):
+            self._sources[fd] = (kind, forked)
+            self._poll.register(fd, select.POLLIN)
+
+    def _become(self, workload: Workload, assignment: Assignment, line: socket.socket, agent: int) -> None:
+        """In the child: let go of everything that is the agent's, then be a member."""
+        die_with_parent(agent)
+        for forked in self._forked.values():
+            forked.line.close()
+            os.close(forked.pidfd)
+        os.close(self._out)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        prefer_long_slices()
+        if not line.recv(1 << 10):
+            os._exit(1)
+        _redirect(assignment.folder.log(assignment.host))
+        member_main(workload, assignment, line)
+
+    def _hear(self, fd: int) -> None:
+        kind, forked = self._sources[fd]
+        if kind == "end":
+            self._bury(forked)
+            return
+        while True:
+            try:
+                data = forked.line.recv(1 << 17, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not data:
+                self._forget(forked.line.fileno())
+                return
+            self._pass_on(forked, msgpack.unpackb(data))
+
+    def _pass_on(self, forked: Forked, message: list[Any]) -> None:
+        kind, *rest = message
+        names = {
+            "progress": ("node", "round", "loss"),
+            "evaluated": ("node", "round", "scores"),
+            "failed": ("what",),
+        }
+        self._tell(kind, member=forked.number, **dict(zip(names.get(kind, ()), rest, strict=True)))
+
+    def _bury(self, forked: Forked) -> None:
+        # What it said last must be passed on before its end: the first cause comes first.
+        if forked.line.fileno() in self._sources:
+            self._hear(forked.line.fileno())
+        _, status = os.waitpid(forked.pid, 0)
+        self._forget(forked.pidfd)
+        os.close(forked.pidfd)
+        if forked.line.fileno() in self._sources:
+            self._forget(forked.line.fileno())
+        forked.line.close()
+        del self._forked[forked.number]
+        self._tell("exited", member=forked.number, status=os.waitstatus_to_exitcode(status))
+        if not self._forked:
+            self._kill_at_ms = None
+            self._tell("over")
+
+    def _forget(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._sources[fd]
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for forked in self._forked.values():
+            signal.pidfd_send_signal(forked.pidfd, number)
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        write_frame(self._out, {"is": event, **fields})
+
+
+def _order(forked: Forked, order: str) -> None:
+    try:
+        forked.line.send(msgpack.packb(order))
+    except (BrokenPipeError, ConnectionResetError):
+        return  # it is dead: its pidfd says so and why
+
+
+def _redirect(log: Path) -> None:
+    """Standard output and error of a member go to the host's log, line by line."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        return  # the member's own log meets the same error and reports it
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def main() -> None:
+    """Serve the launcher at the other end of standard input and output."""
+    # Whatever prints by accident must not get between the frames.
+    out = os.dup(1)
+    os.set_inheritable(out, False)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    torch.set_num_threads(1)
+    try:
+        Agent(out).serve()
+    except BrokenPipeError:
+        sys.exit(0)  # the launcher is gone; serve() has ended every process already
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Numbers as people read them: units, decimals, intervals. Used by the terminal and by the report."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from results.compare import FINAL, NOTHING, best_arms, comparison, per_seed
+from results.read import Metric, Run
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How one column is shown.
+
+    Attributes:
+        title: heading, with the unit.
+        scale: what values are multiplied with.
+        decimals: after the point.
+    """
+
+    title: str
+    scale: float = 1.0
+    decimals: int = 2
+
+    def value(self, number: float | None) -> str:
+        """One number; a dash for none."""
+        if number is None or math.isnan(number):
+            return DASH
+        shown = f"{number * self.scale:,.{self.decimals}f}".replace(",", "\u202f")
+        # A value of -0.00 is a zero that a sum left behind.
+        return shown.removeprefix("-") if not any(digit in shown for digit in "123456789") else shown
+
+    def interval(self, number: float | None, half: float | None) -> str:
+        """``mean ± half-width``; the bare number where there is no interval, never a width rounded to 0."""
+        if number is None or math.isnan(number) or half is None or math.isnan(half):
+            return self.value(number)
+        smallest = 0.5 * 10**-self.decimals
+        width = half * self.scale
+        shown = self.value(half)
+        if 0 < width < smallest:
+            shown = f"<{self.value(10**-self.decimals / self.scale)}"
+        return f"{self.value(number)} ± {shown}"
+
+
+def quantities(metric: Metric) -> dict[str, Quantity]:
+    """How the columns of ``compare`` are shown for this metric, in the order of the tables."""
+    unit, scale, decimals = (" (%)", 100.0, 2) if metric.percent else ("", 1.0, 4)
+    spread = Quantity("node_std (pp)" if metric.percent else "node_std", scale, decimals)
+    return {
+        "node_avg": Quantity(f"node_avg{unit}", scale, decimals),
+        "node_std": spread,
+        "avg_model": Quantity(f"avg_model{unit}", scale, decimals),
+        "consensus": Quantity("consensus distance", 1.0, 4),
+        "best": Quantity(f"best node{unit}", scale, decimals),
+        "worst": Quantity(f"worst node{unit}", scale, decimals),
+        "bytes_per_node": Quantity("sent per node (MB)", 1e-6, 1),
+        "rounds": Quantity("rounds", 1.0, 0),
+        "time_s": Quantity("time (s)", 1.0, 1),
+        "wall_s": Quantity("wall time (s)", 1.0, 1),
+    }
+
+
+def difference(metric: Metric, statistic: str) -> Quantity:
+    """How a paired difference of ``statistic`` is shown: percentage points for shares."""
+    shown = quantities(metric)[statistic]
+    return Quantity(f"{statistic} (pp)" if metric.percent else statistic, shown.scale, shown.decimals)
+
+
+def basis_of(row: pd.Series) -> str:
+    """Where a row of ``compare`` was measured, in words."""
+    if row["basis"] in (FINAL, NOTHING):
+        return str(row["basis"])
+    return f"round {row['round']:.0f}, not the end"
+
+
+def clock_of(run: Run) -> str:
+    """``emulated`` under a virtual clock, ``real`` under the wall clock, ``run`` where nobody says."""
+    clocks = {
+        table.get("clock") for arm in run.settings.values() if isinstance(table := arm.get("run"), dict)
+    }
+    if clocks == {"virtual"}:
+        return "emulated"
+    return "real" if clocks == {"wall"} else "run"
+
+
+def terminal_rows(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Headings and one row of strings per arm, for a table in the terminal.
+
+    The best value of a column ends in ``*`` (see ``compare.best_arms``); arms that are incomplete, or measured
+    elsewhere than at their end, say so in the last column.
+    """
+    shown = quantities(run.metric)
+    names = [name for name in shown if name != "time_s"]
+    table = comparison(run)
+    best = best_arms(run, table)
+    rows = []
+    for _, row in table.iterrows():
+        cells = [str(row["arm"]), f"{row['n']}/{row['seeds']}"]
+        for name in names:
+            mark = " *" if best.get(name) == row["arm"] else ""
+            cells.append(shown[name].interval(row[name], row[f"{name}_ci"]) + mark)
+        remarks = [] if row["basis"] == FINAL else [basis_of(row)]
+        remarks += [f"{row['nonfinite']} nodes diverged"] if row["nonfinite"] else []
+        cells.append("; ".join((["yes"] if row["complete"] else ["no"]) + remarks))
+        rows.append(cells)
+    return ["arm", "seeds", *(shown[name].title for name in names), "complete"], rows
+
+
+def seed_rows(run: Run) -> tuple[list[str], list[list[str]]]:
+    """Headings and one row of strings per (arm, seed)."""
+    shown = quantities(run.metric)
+    rows = []
+    for _, row in per_seed(run).iterrows():
+        cells = [str(row["arm"]), str(row["seed"]), str(row["state"]), basis_of(row)]
+        rows.append([*cells, *(quantity.value(row[name]) for name, quantity in shown.items())])
+    return ["arm", "seed", "state", "measured at", *(quantity.title for quantity in shown.values())], rows

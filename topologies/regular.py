@@ -1,0 +1,76 @@
+"""Random regular graph: ``degree`` random neighbors per node, undirected (algorithms.md 3.3, 6, 7).
+
+Redrawn each round it is EL-Oracle's graph, and Mosaic's ``regular_per_fragment``; static, it is D-PSGD's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge
+
+from decentral.graphs import (
+    RECENT_BLOCKS,
+    RoundGraphs,
+    by_round,
+    check_regular,
+    random_regular,
+    rounds_per_block,
+)
+from decentral.seeding import Seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regular:
+    """Random regular graphs: static ones are redrawn until connected, dynamic ones may be disconnected.
+
+    Args:
+        fragments: K, the number of fragments.
+        degree: neighbors per node; ``n * degree`` even, below n.
+        dynamic: a new graph each round.
+        per_fragment: an independent graph for each fragment; otherwise all use that of fragment 0.
+    """
+
+    n: int
+    seeds: Seeds
+    fragments: Annotated[int, Ge(1)] = 1
+    degree: Annotated[int, Ge(1)]
+    dynamic: bool = True
+    per_fragment: bool = True
+
+    symmetric: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_regular("regular", n=self.n, degree=self.degree, connected=not self.dynamic)
+
+    def _round(self, t: int) -> RoundGraphs:
+        rounds = rounds_per_block(self.n * self.degree, dynamic=self.dynamic)
+        block, position = divmod(t if self.dynamic else 0, rounds)
+        return _block(self, block, rounds)[position]
+
+    def targets(self, i: int, t: int, k: int) -> tuple[int, ...]:
+        """The neighbors of node ``i`` in the graph of round ``t`` and fragment ``k``."""
+        return self._round(t).targets(i)[k]
+
+    def sources(self, i: int, t: int, k: int) -> tuple[int, ...]:
+        """The targets: edges are undirected."""
+        return self.targets(i, t, k)
+
+
+@lru_cache(maxsize=RECENT_BLOCKS)
+def _block(graph: Regular, block: int, rounds: int) -> list[RoundGraphs]:
+    different = graph.fragments if graph.per_fragment else 1
+    shape, connected = (different * rounds, graph.n, graph.degree), not graph.dynamic
+    drawn = random_regular(graph.seeds, block, shape, connected=connected)
+    return by_round(drawn, rounds, graph.fragments, symmetric=True)
+
+
+TOPOLOGY = Regular
+EXAMPLES: list[dict[str, object]] = [
+    {"n": 16, "degree": 4, "fragments": 3},
+    {"n": 9, "degree": 6, "fragments": 2, "per_fragment": False},
+    {"n": 10, "degree": 3, "fragments": 2, "dynamic": False},
+    {"n": 8, "degree": 1},
+]
