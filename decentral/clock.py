@@ -40,14 +40,16 @@ class WallClock:
 
     def __init__(self) -> None:
         self._origin_ns = time.perf_counter_ns()
+        self._paused_at_ns: int | None = None
 
     def start(self) -> None:
         """The start barrier fell: it is 0 now."""
         self._origin_ns = time.perf_counter_ns()
 
     def now_ns(self) -> int:
-        """Nanoseconds since ``start``, evaluation left out."""
-        return time.perf_counter_ns() - self._origin_ns
+        """Nanoseconds since ``start``, evaluation left out; stands still inside ``paused``."""
+        now = time.perf_counter_ns() if self._paused_at_ns is None else self._paused_at_ns
+        return now - self._origin_ns
 
     def compute(self, work: Callable[[], T]) -> T:
         """Run ``work``; it lasts as long as it takes."""
@@ -60,8 +62,9 @@ class WallClock:
         Each node pauses for itself: while others still compute, a node that waits for a paused one sees
         its own clock run. Only a virtual clock can make evaluation free for everybody.
         """
-        before = time.perf_counter_ns()
+        before = self._paused_at_ns = time.perf_counter_ns()
         try:
             yield
         finally:
             self._origin_ns += time.perf_counter_ns() - before
+            self._paused_at_ns = None

@@ -93,12 +93,12 @@ class Fragmenter:
         """The map for a model whose tensors have ``sizes`` parameters, in state-dict order.
 
         Raises:
-            ConfigError: K > d, or the chosen map would leave a fragment empty.
+            ConfigError: K < 1 or K > d, or the chosen map would leave a fragment empty.
         """
         d = sum(sizes)
-        if self.count > d:
+        if not 1 <= self.count <= d:
             raise ConfigError(
-                f"fragments.count = {self.count}: must be at most the model's {d} parameters; "
+                f"fragments.count = {self.count}: must be from 1 to the model's {d} parameters; "
                 f"use fewer fragments or a larger model"
             )
         parts = _MAPS[self.map](sizes, self.count, self.seeds.rng("fragments"))

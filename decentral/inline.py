@@ -101,8 +101,9 @@ class Scheduler:
     def _step(self, node: int) -> None:
         task = self._tasks[node]
         if task.thread is None:
-            task.thread = threading.Thread(target=self._main, args=(task,), name=f"node-{node}", daemon=True)
-            task.thread.start()
+            thread = threading.Thread(target=self._main, args=(task,), name=f"node-{node}", daemon=True)
+            thread.start()
+            task.thread = thread
         task.resume.release()
         self._yielded.acquire()
         if task.error is not None:
@@ -121,6 +122,8 @@ class Scheduler:
         self._yielded.release()
 
     def _hand_over(self, task: _Task) -> None:
+        if self._cancelled:  # a body that is being unwound waits again in a finally clause
+            raise _Cancelled
         self._yielded.release()
         task.resume.acquire()
         if self._cancelled:

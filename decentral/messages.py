@@ -41,6 +41,9 @@ class Kind(IntEnum):
     """A whole model for the observer, taken at the end of the run."""
 
 
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Message:
     """One fragment of one node's model, as it was when the message was made.
@@ -110,25 +113,18 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     """
     if len(data) > MAX_HEADER_BYTES:
         raise WireError("oversized", f"header of {len(data)} bytes, at most {MAX_HEADER_BYTES} are accepted")
-    fields = _unpack(data)
-    if not isinstance(fields, tuple) or not fields:
-        raise WireError("malformed", "header is not a msgpack array")
-    if fields[0] != WIRE_VERSION or isinstance(fields[0], bool):
-        raise WireError("version", f"wire version {fields[0]!r}, this node speaks {WIRE_VERSION}")
-    if len(fields) != _HEADER_FIELDS:
-        raise WireError("malformed", f"header has {len(fields)} fields, expected {_HEADER_FIELDS}")
-    _, its_run, kind, sender, round_, time_ns, map_hash, sequence, parts = fields
+    its_run, kind, sender, round_, time_ns, map_hash, sequence, parts = _unpack(data)
     if not (isinstance(its_run, bytes) and len(its_run) == RUN_ID_BYTES):
         raise WireError("malformed", "run id is not 8 bytes")
     if its_run != run:
         raise WireError("foreign", f"message of run {its_run.hex()}, this is run {run.hex()}")
     if not all(_is_count(value) for value in (kind, sender, round_, time_ns, sequence)):
         raise WireError("malformed", "a number in the header is negative or not an integer")
-    if kind not in Kind:
+    if kind not in _KINDS:
         raise WireError("malformed", f"unknown kind {kind}")
     if not (isinstance(map_hash, bytes) and len(map_hash) == MAP_HASH_BYTES):
         raise WireError("malformed", "fragment map hash is not 8 bytes")
-    if not (isinstance(parts, tuple) and parts and all(_is_part(part) for part in parts)):
+    if not (parts and all(_is_part(part) for part in parts)):
         raise WireError("malformed", "fragment list is empty or not made of (fragment, bytes) pairs")
     return Header(Kind(kind), sender, round_, time_ns, map_hash, sequence, parts)
 
@@ -177,21 +173,39 @@ class SequenceWindow:
         return True
 
 
-def _unpack(data: bytes | memoryview) -> object:
+def _unpack(data: bytes | memoryview) -> tuple[Any, ...]:
+    """Fields of a header after its version, not verified; the last one is a tuple."""
+    # The two long arrays are walked rather than unpacked: msgpack allocates an array when it reads the
+    # declared length, so that a few kB of nested long ones would cost hundreds of MB. What is unpacked
+    # whole is bounded by the length of a pair.
+    unpacker = msgpack.Unpacker(
+        use_list=False,
+        read_size=max(len(data), 1),
+        max_buffer_size=max(len(data), 1),
+        max_array_len=2,
+        max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES),
+        max_str_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
     try:
-        # Every container and string is bounded before anything is allocated for it.
-        return msgpack.unpackb(
-            data,
-            use_list=False,
-            strict_map_key=True,
-            max_array_len=MAX_FRAGMENTS,
-            max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES),
-            max_str_len=0,
-            max_map_len=0,
-            max_ext_len=0,
-        )
+        unpacker.feed(data)
+        number = unpacker.read_array_header()
+        version = unpacker.unpack() if number else None
+        if not _is_count(version) or version != WIRE_VERSION:
+            raise WireError("version", f"wire version {version!r}, this node speaks {WIRE_VERSION}")
+        if number != _HEADER_FIELDS:
+            raise WireError("malformed", f"header has {number} fields, expected {_HEADER_FIELDS}")
+        fields = [unpacker.unpack() for _ in range(_HEADER_FIELDS - 2)]
+        length = unpacker.read_array_header()
+        if length > MAX_FRAGMENTS:
+            raise WireError("malformed", f"{length} fragments, at most {MAX_FRAGMENTS} are accepted")
+        parts = tuple(unpacker.unpack() for _ in range(length))
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise WireError("malformed", f"header is not msgpack: {error}") from error
+        raise WireError("malformed", f"header is not msgpack as expected: {error}") from error
+    if unpacker.tell() != len(data):
+        raise WireError("malformed", f"{len(data) - unpacker.tell()} bytes follow the header")
+    return (*fields, parts)
 
 
 def _is_count(value: object) -> bool:

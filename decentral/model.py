@@ -3,13 +3,15 @@
 Flat order: tensors follow each other in state-dict order (``shapes``); inside a tensor the order is
 *memory* order, which is torch's own except for convolution weights (four axes), stored as O, H, W, I.
 It is the same on every node of every run, so averaging and fragments never see it; ``state_dict``
-translates. torch is imported on first use, never by importing this module.
+translates.
 """
+
+# torch takes a second to import, and configuration is checked without it.
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from decentral.arrays import AnyArray, FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
-from decentral.tasks.base import Examples, Scores, Sgd, Shapes, Split, size_of
+from decentral.tasks.base import Sgd, Shapes, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -139,6 +141,7 @@ class TorchLearner:
 
     def __init__(
         self,
+        *,
         model: FlatModel,
         inputs: AnyArray,
         targets: AnyArray,
@@ -183,8 +186,8 @@ class TorchLearner:
             some = sizes[first : first + together]
             chosen = rows[start : start + sum(some)]
             start += len(chosen)
-            inputs = torch.from_numpy(self._inputs[chosen]).split(some)
-            targets = torch.from_numpy(self._targets[chosen]).split(some)
+            inputs = torch.from_numpy(self._inputs[chosen]).split(some)  # type: ignore[no-untyped-call]
+            targets = torch.from_numpy(self._targets[chosen]).split(some)  # type: ignore[no-untyped-call]
             yield from zip(inputs, targets, strict=True)
 
 
@@ -204,6 +207,7 @@ def batch_rows(
 
 
 def evaluate(
+    *,
     model: FlatModel,
     inputs: AnyArray,
     targets: AnyArray,
@@ -234,91 +238,6 @@ def evaluate(
             loss_sum += loss(output, target).item() * len(chosen)
             right += int((output.argmax(dim=1) == target).sum())
     return {"loss": loss_sum / len(rows), "acc": right / len(rows)}
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """One split: the rows ``index`` of mapped arrays.
-
-    Args:
-        inputs: shape (N, ...).
-        labels: classes, shape (N,).
-        index: row numbers of this split; row r of the split is row ``index[r]`` of the arrays.
-    """
-
-    inputs: AnyArray
-    labels: IntArray
-    index: IntArray
-
-
-class LoadedClassifier:
-    """A classification task with its data mapped; a ``decentral.tasks.base.LoadedTask``.
-
-    Args:
-        name: the task's name, for messages.
-        splits: the rows of train and test, and of validation where some are set aside.
-        module_factory: makes the module, with torch's initialisation.
-        shapes: of its parameters.
-        prepare: as in ``TorchLearner``.
-        batch: rows per forward pass of an evaluation.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        splits: Mapping[Split, Rows],
-        module_factory: Factory,
-        shapes: Shapes,
-        prepare: Prepare,
-        batch: int,
-    ) -> None:
-        self._name, self._splits, self._batch = name, splits, batch
-        self._factory, self._shapes, self._prepare = module_factory, shapes, prepare
-        self._evaluated: FlatModel | None = None
-
-    @property
-    def examples(self) -> Examples:
-        """The training rows with their classes."""
-        train = self._splits["train"]
-        return Examples(count=len(train.index), labels=train.labels[train.index])
-
-    def initial(self, seed: int) -> FloatArray:
-        """torch's default initialisation drawn from ``seed``, shape (d,)."""
-        return draw(self._factory, self._shapes, seed)
-
-    def learner(self, shard: IntArray, sgd: Sgd) -> TorchLearner:
-        """A learner of cross-entropy on the training rows ``shard``."""
-        from torch.nn.functional import cross_entropy
-
-        train = self._splits["train"]
-        model = FlatModel(self._factory, self._shapes)
-        rows = train.index[shard]
-        return TorchLearner(model, train.inputs, train.labels, rows, sgd, cross_entropy, self._prepare)
-
-    def rows(self, split: Split) -> int:
-        """Number of rows of ``split``."""
-        return len(self._splits[split].index) if split in self._splits else 0
-
-    def local_rows(self, split: Split, shard: IntArray) -> IntArray:
-        """Refused: images have no owners."""
-        raise ConfigError(
-            f'evaluate.scope = "local": {self._name} has no owners of rows; use evaluate.scope = "global"'
-        )
-
-    def evaluate(self, x: FloatArray, split: Split, rows: IntArray | None = None) -> Scores:
-        """Cross-entropy (``loss``) and accuracy (``acc``) of ``x``, mean over rows."""
-        from torch.nn.functional import cross_entropy
-
-        if not self.rows(split):
-            raise ConfigError(f"{self._name} has no {split} rows; set data.validation to a share above 0")
-        if self._evaluated is None:
-            self._evaluated = FlatModel(self._factory, self._shapes)
-        self._evaluated.load(x)
-        of = self._splits[split]
-        chosen = of.index if rows is None else of.index[rows]
-        return evaluate(
-            self._evaluated, of.inputs, of.labels, chosen, cross_entropy, self._prepare, self._batch
-        )
 
 
 def _views(flat: torch.Tensor, shapes: Shapes) -> Iterator[torch.Tensor]:

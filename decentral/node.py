@@ -181,9 +181,9 @@ class Node:
     def train(self, *, steps: int) -> None:
         """H local SGD steps on the live model, within one compute window."""
         rng = self.rng("batch", self._round)
-        before = time.perf_counter_ns()
+        before = self._clock.now_ns()
         self._train_loss = self._clock.compute(lambda: self._learner.train(steps, rng))
-        self._train_ns += time.perf_counter_ns() - before
+        self._train_ns += self._clock.now_ns() - before
         self._forget_snapshot()
 
     def message(self, t: int, k: int, fragments: Fragments) -> Message:
@@ -212,11 +212,11 @@ class Node:
         self.traffic.total_meta += self._transport.send(self.outqueue.pop_all())
         wanted = Counter(expected)
         number = wanted.total()
-        before = time.perf_counter_ns()
+        before = self._clock.now_ns()
         while self.inqueue.arrived(t) < number:
             for message in self._transport.receive(lambda: self._missing_text(t, wanted)):
                 self._accept(message)
-        self._wait_ns += time.perf_counter_ns() - before
+        self._wait_ns += self._clock.now_ns() - before
         missing = self.inqueue.missing(t, wanted)
         received = self.inqueue.take_round(t)
         if missing or len(received) != number:

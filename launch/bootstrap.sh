@@ -16,7 +16,7 @@ bootstrap_making="$bootstrap_venv/decentral.making"
 bootstrap_log="$bootstrap_root/.venv.log"
 bootstrap_space_mb=3072
 
-say() { printf 'decentral: %s\n' "$*" >&2; }
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 
 refuse() {
     say "$*"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -35,14 +35,15 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(int(word) for word in text.split(","))
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no list of seeds; write for example 1,2,3") from error
-    if min(seeds) < 0:
-        raise typer.BadParameter(f"{min(seeds)} is negative; a seed is 0 or more")
-    return seeds
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is no list of seeds; write for example 1,2,3", param_hint="--seeds"
+        )
+    return tuple(map(int, words))
 
 
 ExperimentArgument: TypeAlias = Annotated[
@@ -96,7 +97,7 @@ def run(
     ] = False,
 ) -> None:
     """Run an experiment and compare its arms."""
-    chosen = None if seeds is None else _seeds(seeds)
+    chosen = _seeds(seeds)
     with _house_errors():
         loaded = _load(experiment, overrides, chosen)
         if dry_run:
@@ -114,7 +115,7 @@ def validate(
     executor: ExecutorOption = "processes",
 ) -> None:
     """Check an experiment and show its plan."""
-    chosen = None if seeds is None else _seeds(seeds)
+    chosen = _seeds(seeds)
     with _house_errors():
         _show_plan(_load(experiment, overrides, chosen), executor)
 
@@ -122,9 +123,9 @@ def validate(
 @app.command("list")
 def list_() -> None:
     """Show what experiments are made of."""
-    from launch.overview import catalogue
-
     with _house_errors():
+        from launch.overview import catalogue
+
         for number, (title, entries) in enumerate(catalogue().items()):
             typer.echo(f"{chr(10) if number else ''}{title}")
             width = max(map(len, entries), default=0)
@@ -157,16 +158,22 @@ def report(
 
 
 @app.command()
-def download(name: Annotated[str, typer.Argument(help="A task of decentral list, such as cifar10.")]) -> None:
+def download(
+    name: Annotated[str, typer.Argument(help="A task of decentral list, such as cifar10.")],
+    overrides: SetOption = None,
+) -> None:
     """Fetch the data set of a task."""
-    from decentral.config import Part
-    from launch import parts
-
     with _house_errors():
+        from decentral.config import Part
+        from decentral.config.merge import merged, parse_override
+        from launch import parts
+
         if not hasattr(parts.resolve("task", name), "fetch"):
             raise ConfigError(f"download {name}: this task has nothing to download; run it as it is")
-        folder = parts.build("task", Part(name=name), {}).fetch()
-        typer.echo(f"{name}: {folder}")
+        settings: dict[str, Any] = {}
+        for text in overrides or ():
+            settings = merged(settings, parse_override(text).table)
+        typer.echo(f"{name}: {parts.build('task', Part(name=name, settings=settings), {}).fetch()}")
 
 
 def _load(path: Path, overrides: list[str] | None, seeds: tuple[int, ...] | None) -> Experiment:

@@ -1,7 +1,8 @@
 """The only place where algorithms, topologies, fragments and tasks meet.
 
-``compose`` makes the parts of one run and reads no data; ``check`` does so for every arm and seed and tells all
-that is wrong; ``shards`` and ``evaluation_rows`` deal rows once the data is loaded. Nothing here imports torch.
+``compose`` makes the parts of one run and reads no data; ``check`` does so for every arm and seed and tells
+all that is wrong; ``shards`` and ``evaluation_rows`` deal rows once the data is loaded. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from decentral.arrays import IntArray
-from decentral.config import Arm, Experiment
+from decentral.config import Arm, Experiment, Part
 from decentral.config.problems import common, sentence, shown
 from decentral.errors import ConfigError
 from decentral.fragments import Fragmenter
@@ -42,9 +43,7 @@ class Composition:
     def sgd(self) -> Sgd:
         """The settings of local training."""
         train = self.arm.train
-        return Sgd(
-            lr=train.lr, batch=train.batch, momentum=train.momentum, weight_decay=train.weight_decay
-        )
+        return Sgd(lr=train.lr, batch=train.batch, momentum=train.momentum, weight_decay=train.weight_decay)
 
     def local_steps(self, rows: int) -> int:
         """H of a node whose shard has ``rows`` rows: as given, or full epochs of ceil(rows / b) steps."""
@@ -93,7 +92,7 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: all problems of all arms, each once.
     """
-    found = {f"arm {shown(arm.name)}": _problems(arm, experiment.seeds) for arm in experiment.arms}
+    found = {f'arm "{arm.name}"': _problems(arm, experiment.seeds) for arm in experiment.arms}
     if problems := common(found):
         raise ConfigError(problems)
 
@@ -139,8 +138,8 @@ def _attempt(problems: list[str], step: Callable[[], T]) -> T | None:
         return None
 
 
-def _task_part(arm: Arm) -> parts.Part:
-    return parts.Part(name=arm.data.name, settings=arm.data.settings)
+def _task_part(arm: Arm) -> Part:
+    return Part(name=arm.data.name, settings=arm.data.settings)
 
 
 def _task(arm: Arm) -> Task:

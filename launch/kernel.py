@@ -40,5 +40,6 @@ def prefer_long_slices() -> bool:
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:
         return False
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, _SCHED_BATCH, 0, 0, 0, SLICE_NS, 0, 0)
+    nice = os.getpriority(os.PRIO_PROCESS, 0)  # the call sets it too, and lowering it needs a privilege
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, _SCHED_BATCH, 0, nice, 0, SLICE_NS, 0, 0)
     return bool(_libc.syscall(number, 0, attributes, 0) == 0)

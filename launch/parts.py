@@ -26,7 +26,8 @@ import decentral.tasks
 import nodes
 import topologies
 from decentral.config import Part
-from decentral.config.problems import choose, dotted, explain, sentence
+from decentral.config.explain import explain
+from decentral.config.problems import choose, dotted, sentence
 from decentral.errors import ConfigError
 
 Kind: TypeAlias = Literal["algorithm", "topology", "task", "partition"]
@@ -186,7 +187,9 @@ def settings(kind: Kind, part: Part) -> BaseModel:
     foreign = INJECTED[kind].keys() & part.settings.keys()
     own = {key: value for key, value in part.settings.items() if key not in foreign}
     problems = [
-        sentence(dotted(path, key), part.settings[key], f"comes from {INJECTED[kind][key]}", "set that instead")
+        sentence(
+            dotted(path, key), part.settings[key], f"comes from {INJECTED[kind][key]}", "set that instead"
+        )
         for key in sorted(foreign)
     ]
     try:

@@ -62,6 +62,20 @@ class FrameReader:
             end = _LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            messages.append(msgpack.unpackb(bytes(self._buffer[_LENGTH.size : end]), strict_map_key=False))
+            messages.append(self._unpack(bytes(self._buffer[_LENGTH.size : end])))
             del self._buffer[:end]
         return messages
+
+    def _unpack(self, body: bytes) -> dict[str, Any]:
+        try:
+            message = msgpack.unpackb(body, strict_map_key=False)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise RunFailed(
+                f"{self._source} sent a damaged frame ({error}); something else writes to its output"
+            ) from error
+        if not isinstance(message, dict):
+            raise RunFailed(
+                f"{self._source} sent {type(message).__name__} instead of a table; "
+                f"something else writes to its output"
+            )
+        return message

@@ -50,7 +50,7 @@ class Supervisor:
         self.cause: str | None = None
         self._observer = observer
         self._max_rounds = max_rounds
-        self._stopping = False
+        self._released = False
 
     @property
     def over(self) -> bool:
@@ -60,7 +60,7 @@ class Supervisor:
     def ready(self, number: int) -> list[Order]:
         """A member has bound its socket; when all have, the start barrier falls."""
         self.members[number].phase = Phase.READY
-        if self._stopping or any(member.phase is not Phase.READY for member in self.members.values()):
+        if self.state != "running" or any(m.phase is not Phase.READY for m in self.members.values()):
             return []
         for member in self.members.values():
             member.phase = Phase.RUNNING
@@ -73,8 +73,9 @@ class Supervisor:
     def done(self, number: int) -> list[Order]:
         """A member has finished its work and waits at the end barrier."""
         self.members[number].phase = Phase.DONE
-        if self._stopping or any(member.phase is not Phase.DONE for member in self.members.values()):
+        if self.state != "running" or any(m.phase is not Phase.DONE for m in self.members.values()):
             return []
+        self._released = True
         return ["release"]
 
     def failed(self, number: int, what: str) -> list[Order]:
@@ -89,7 +90,7 @@ class Supervisor:
         member = self.members[number]
         before = member.phase
         member.phase = Phase.EXITED
-        if before is Phase.DONE and status == 0:
+        if before is Phase.DONE and status == 0 and self._released:
             if self.over and self.state == "running":
                 self.state = "done"
             return []
@@ -105,19 +106,17 @@ class Supervisor:
 
     def interrupted(self) -> list[Order]:
         """The user wants to end the job."""
-        if self._stopping:
+        if self.state != "running":
             return []
         self.state = "interrupted"
         self.cause = "interrupted by the user"
-        self._stopping = True
         return ["stop"]
 
     def _fail(self, cause: str) -> list[Order]:
-        if self._stopping:
+        if self.state != "running":
             return []
         self.state = "failed"
         self.cause = cause
-        self._stopping = True
         return ["stop"]
 
     def _name(self, number: int) -> str:

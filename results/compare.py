@@ -63,23 +63,29 @@ def comparison(run: Run) -> pd.DataFrame:
     """One row per arm, in the order of the experiment.
 
     Returns:
-        arm, n (seeds that count), counted (which), seeds (how many were asked for), complete, basis, round, the ``STATISTICS`` and ``COSTS``
-        as means over the n seeds with the half-width of the 95 % t-interval as ``<name>_ci`` (NaN if n is 1),
-        and ``nonfinite`` (diverged nodes, over all n seeds).
+        arm, n (seeds that count), counted (which), seeds (how many were asked for), complete, basis, round,
+        the ``STATISTICS`` and ``COSTS`` as means over the n seeds with the half-width of the 95 % t-interval
+        as ``<name>_ci`` (NaN if n is 1), and ``nonfinite`` (diverged ones) of ``nodes``, both summed over the
+        n seeds.
     """
     seeds = per_seed(run)
     values = [*STATISTICS, *COSTS]
     counted = arm_values(run)
     table = across_seeds(counted, ["arm"], values)
     groups = counted.groupby("arm", observed=True, sort=True)
-    extra = groups.agg(basis=("basis", "first"), round=("round", "max"), nonfinite=("nonfinite", "sum"))
-    extra["counted"] = groups["seed"].agg(lambda numbers: ", ".join(str(number) for number in numbers))
+    extra = groups.agg(round=("round", "max"), nodes=("nodes", "sum"), nonfinite=("nonfinite", "sum"))
     table = table.merge(extra.reset_index(), on="arm", how="left")
-    asked = seeds.groupby("arm", observed=True, sort=True).agg(seeds=("seed", "size"), complete=("complete", "all"))
+    asked = seeds.groupby("arm", observed=True, sort=True).agg(
+        seeds=("seed", "size"), complete=("complete", "all")
+    )
     table = asked.reset_index().merge(table, on="arm", how="left")
     table["n"] = table["n"].fillna(0).astype(np.int64)
     table["nonfinite"] = table["nonfinite"].fillna(0).astype(np.int64)
-    return table.fillna({"basis": NOTHING, "counted": ""})
+    bases = dict(zip(counted["arm"], counted["basis"], strict=True))
+    table["basis"] = [bases.get(arm, NOTHING) for arm in table["arm"]]
+    numbers = [counted.loc[counted["arm"] == arm, "seed"] for arm in table["arm"]]
+    table["counted"] = [", ".join(str(number) for number in seeds) for seeds in numbers]
+    return table
 
 
 def arm_values(run: Run) -> pd.DataFrame:
@@ -124,9 +130,10 @@ def best_arms(run: Run, table: pd.DataFrame) -> dict[str, str]:
         return {}
     best = {}
     for name in ("node_avg", "avg_model", "best", "worst"):
-        values = table[name].dropna()
-        if len(values):
-            best[name] = str(table["arm"][values.idxmax() if run.metric.higher_is_better else values.idxmin()])
+        values = table[name]
+        if values.notna().any():
+            place = int(values.argmax() if run.metric.higher_is_better else values.argmin())
+            best[name] = str(table["arm"].iloc[place])
     return best
 
 

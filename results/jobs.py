@@ -128,11 +128,15 @@ def _manifest_jobs(
             Problem("manifest.json", f"version {manifest.get('v')!r} is unknown, expected {MANIFEST_VERSION}")
         )
     if manifest and not isinstance(listed, list):
-        problems.append(Problem("manifest.json", "has no list of jobs: arms and seeds are taken from folders"))
+        problems.append(
+            Problem("manifest.json", "has no list of jobs: arms and seeds are taken from folders")
+        )
     jobs: dict[tuple[str, int], Job] = {}
     for entry in listed if isinstance(listed, list) else []:
         if not (isinstance(entry, dict) and isinstance(entry.get("arm"), str) and _is_int(entry.get("seed"))):
-            problems.append(Problem("manifest.json", f"a job has no arm and seed and was left out: {entry!r:.80}"))
+            problems.append(
+                Problem("manifest.json", f"a job has no arm and seed and was left out: {entry!r:.80}")
+            )
             continue
         arm, seed, cause, wall_s = entry["arm"], int(entry["seed"]), entry.get("cause"), entry.get("wall_s")
         jobs[arm, seed] = Job(

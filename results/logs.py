@@ -76,11 +76,15 @@ def read_log(path: Path) -> Log:
         elif kind == "end" or (kind in KINDS and _is_round(event.get("round"))):
             events[kind].append(event)
         elif kind in KINDS:
-            findings.unknown[f"{kind} without a round"] = findings.unknown.get(f"{kind} without a round", 0) + 1
+            findings.unknown[f"{kind} without a round"] = (
+                findings.unknown.get(f"{kind} without a round", 0) + 1
+            )
         else:
             findings.unknown[str(kind)] = findings.unknown.get(str(kind), 0) + 1
     if not header:
-        findings.sentences.append("has no header: metric and node are taken from the other files and its name")
+        findings.sentences.append(
+            "has no header: metric and node are taken from the other files and its name"
+        )
     elif header.get("v") != SCHEMA_VERSION:
         findings.sentences.append(
             f"schema version {header.get('v')!r} is unknown (this version reads {SCHEMA_VERSION}): "
@@ -121,7 +125,7 @@ def _at_once(lines: Sequence[bytes]) -> list[Event] | None:
 
 
 def _one_by_one(lines: Iterable[bytes], findings: _Findings) -> list[Event]:
-    parsed = []
+    parsed: list[Event] = []
     for number, line in enumerate(lines, start=1):
         event = _parse(line) if line.strip() else None
         if isinstance(event, dict):
@@ -157,7 +161,9 @@ def columns(events: Sequence[Event], required: Iterable[str]) -> tuple[Columns, 
             continue
         values = [event.get(name) for event in events]
         if name in _TEXT:
-            table[name] = np.array([value if isinstance(value, str) else "" for value in values], dtype=object)
+            table[name] = np.array(
+                [value if isinstance(value, str) else "" for value in values], dtype=object
+            )
         elif name == "final":
             table[name] = np.array([value is True for value in values], dtype=bool)
         else:

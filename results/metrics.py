@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ _GRID_POINTS = 200
 
 @dataclass(frozen=True)
 class Interval:
-    """Mean of ``n`` values and half-width of its 95 % t-interval; ``half`` is None below two finite values."""
+    """Mean of ``n`` values and half-width of its 95 % t-interval; None below two finite values."""
 
     n: int
     mean: float
@@ -161,8 +161,11 @@ def training_loss(run: Run) -> pd.DataFrame:
 
 
 def grid_of(run: Run, arm: str, axis: Axis = "time_s") -> Grid:
-    """Points at which an arm's curve over ``axis`` is read: those of its evaluations where all nodes and seeds
-    evaluate in step, else evenly spaced ones, twice as many as a node has evaluations, at most 200."""
+    """Points at which an arm's curve over ``axis`` is read, ascending.
+
+    Those of its evaluations where all nodes and seeds evaluate in step; else evenly spaced ones, twice as
+    many as a node has evaluations, at most 200.
+    """
     rows = curve_rows(run.evaluations)
     rows = rows[rows["arm"] == arm]
     if rows.empty:
@@ -218,13 +221,18 @@ def time_to_target(run: Run, target: float, axis: Axis = "time_s") -> pd.DataFra
         ValueError: the direction of the metric is unknown.
     """
     if run.metric.higher_is_better is None:
-        raise ValueError(f"{run.metric.name}: cannot tell a target reached without higher_is_better in the logs")
+        raise ValueError(
+            f"{run.metric.name}: cannot tell a target reached without higher_is_better in the logs"
+        )
     sizes = {(job.arm, job.seed): job.nodes for job in run.jobs}
     found = []
-    for (arm, seed), rows in curve_rows(run.evaluations).groupby(JOB, observed=True, sort=True):
-        curve = _running_mean(rows, axis, sizes[arm, seed])
+    groups: Any = curve_rows(run.evaluations).groupby(JOB, observed=True, sort=True)
+    for (arm, seed), rows in groups:
+        curve = _running_mean(rows, axis, sizes[str(arm), int(seed)])
         # A running sum is exact to some 1e-13: a score that equals the target must count as reached.
-        gap = (curve - target if run.metric.higher_is_better else target - curve) + 1e-9 * max(1.0, abs(target))
+        gap = (curve - target if run.metric.higher_is_better else target - curve) + 1e-9 * max(
+            1.0, abs(target)
+        )
         reached = curve.index[gap >= 0]
         found.append({"arm": arm, "seed": seed, axis: float(reached.min()) if len(reached) else math.inf})
     table = pd.DataFrame(found, columns=["arm", "seed", axis])
@@ -237,7 +245,9 @@ def _running_mean(rows: pd.DataFrame, axis: Axis, nodes: int) -> pd.Series[float
     rows = rows.sort_values([axis, "node"], kind="stable")
     lost = rows["score"].isna().astype(np.int64)
     level = pd.DataFrame({"node": rows["node"], "sum": rows["score"].fillna(0.0), "lost": lost, "seen": 1})
-    steps = level[["sum", "lost", "seen"]] - level.groupby("node")[["sum", "lost", "seen"]].shift(fill_value=0)
+    steps = level[["sum", "lost", "seen"]] - level.groupby("node")[["sum", "lost", "seen"]].shift(
+        fill_value=0
+    )
     totals = steps.cumsum()
     mean = (totals["sum"] / nodes).where((totals["seen"] >= nodes) & (totals["lost"] == 0))
     mean.index = pd.Index(rows[axis].to_numpy(dtype=np.float64))

@@ -105,8 +105,8 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read everything in a run folder.
 
-    Damage is tolerated and reported in ``problems``: a last line cut off by a kill, missing nodes, missing end
-    events, unknown schema versions, an absent manifest. Lines before the damage stay valid.
+    Damage is tolerated and reported in ``problems``: a last line cut off by a kill, missing nodes, missing
+    end events, unknown schema versions, an absent manifest. Lines before the damage stay valid.
 
     Raises:
         ConfigError: ``folder`` is no run folder at all.
@@ -234,7 +234,9 @@ class _Tables:
             said = ", ".join(f"{name} (higher_is_better = {better})" for name, better in self._metrics)
             what = f"headers name several metrics, {said}: scores are not comparable"
             self._problems.append(Problem("nodes/*.jsonl", what))
-        return Metric(" / ".join(names), directions.pop() if len(directions) == 1 and len(names) == 1 else None)
+        return Metric(
+            " / ".join(names), directions.pop() if len(directions) == 1 and len(names) == 1 else None
+        )
 
     def frame(self, kind: str, arms: pd.CategoricalDtype) -> pd.DataFrame:
         """All columns of one kind as one frame, sorted by arm, seed, node and round."""

@@ -24,7 +24,9 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#555555"
 _LONGEST_LABEL = 42
-_RC: dict[str, Any] = {
+_ROW = 86
+# Any, since the keys of rc_context are typed as a closed list.
+_RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.labelsize": 9,
@@ -34,6 +36,7 @@ _RC: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
     "xtick.labelsize": 8,
@@ -76,7 +79,7 @@ def printable(text: str) -> str:
     return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
-def new_figure(panels: int = 1, height: float = 3.3) -> tuple[Figure, list[Axes]]:
+def new_figure(panels: int = 1, height: float = 3.15) -> tuple[Figure, list[Axes]]:
     """An empty figure, 5.6 inches wide, with ``panels`` axes side by side."""
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(5.6, height), layout="constrained")
@@ -85,7 +88,14 @@ def new_figure(panels: int = 1, height: float = 3.3) -> tuple[Figure, list[Axes]
 
 
 def draw_curve(
-    axes: Axes, table: pd.DataFrame, x: str, y: str, style: ArmStyle, *, scale: float = 1.0, dashed: bool = False
+    axes: Axes,
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    style: ArmStyle,
+    *,
+    scale: float = 1.0,
+    dashed: bool = False,
 ) -> None:
     """Draw one arm's mean over seeds, with the band of its t-interval unless ``dashed``.
 
@@ -108,11 +118,17 @@ def draw_curve(
     if dashed:
         look |= {"linestyle": (0, (4, 2)), "linewidth": 1.2}
     else:
-        look |= {"marker": style.marker, "markevery": every, "markeredgecolor": "white", "markeredgewidth": 0.5}
+        look |= {
+            "marker": style.marker,
+            "markevery": every,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.5,
+        }
     axes.plot(across, np.where(whole, mean, np.nan), **look)
     if not whole.all():
-        before = np.append(whole[1:], False) if not whole[0] else whole
-        joined = ~whole | np.append(~whole[1:], False) & before
+        # With its neighbours, so that the dotted line meets the solid one.
+        fewer = np.pad(~whole, 1)
+        joined = fewer[:-2] | fewer[1:-1] | fewer[2:]
         axes.plot(across, np.where(joined, mean, np.nan), color=style.color, linestyle=":", linewidth=1.1)
     if not dashed:
         low, high = (np.where(whole, mean + sign * half, np.nan) for sign in (-1, 1))
@@ -126,8 +142,13 @@ def fit_y(axes: Axes) -> None:
     if not len(values):
         return
     low, high = float(values.min()), float(values.max())
-    span = (high - low) or abs(high) or 1.0
-    bands = [_finite(path.vertices[:, 1]) for band in axes.collections for path in band.get_paths()]
+    span = high - low
+    if span <= 1e-9 * max(abs(low), abs(high)):
+        # A flat curve: its rounding errors are not worth an axis.
+        span = abs(high) or 1.0
+    bands = [
+        _finite(np.asarray(path.vertices)[:, 1]) for band in axes.collections for path in band.get_paths()
+    ]
     reach = np.concatenate(bands) if bands else values
     bottom, top = (max(float(reach.min()), low - span / 2), min(float(reach.max()), high + span / 2))
     axes.set_ylim(min(low, bottom) - 0.05 * span, max(high, top) + 0.05 * span)
@@ -153,23 +174,29 @@ def round_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
 
 
-def add_legend(figure: Figure, styles: Sequence[ArmStyle], lines: Sequence[tuple[str, str]] = ()) -> None:
-    """Put the arms, then what solid and dashed mean, above the axes.
-
-    Args:
-        figure: of ``new_figure``.
-        styles: of the arms that are drawn.
-        lines: (line style, meaning) pairs, drawn in grey.
-    """
+def arm_legend(figure: Figure, styles: Sequence[ArmStyle]) -> None:
+    """Put the arms above the axes, in one row where they fit."""
     with mpl.rc_context(_RC):
         handles = [
             Line2D([], [], color=style.color, marker=style.marker, markeredgecolor="white", label=style.label)
             for style in styles
         ]
-        handles += [Line2D([], [], color=GREY, linestyle=look, linewidth=1.3, label=what) for look, what in lines]
-        widest = max(len(str(handle.get_label())) for handle in handles)
-        columns = max(1, min(len(handles), 78 // (widest + 7)))
-        figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, handlelength=2.2)
+        lengths = [len(style.label) + 7 for style in styles]
+        columns = len(styles) if sum(lengths) <= _ROW else max(1, _ROW // max(lengths))
+        figure.legend(
+            handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, handlelength=2.2
+        )
+
+
+def line_legend(axes: Axes, lines: Sequence[tuple[Any, str]]) -> None:
+    """Say in the emptiest corner of the axes what solid and dashed mean: (line style, meaning) pairs."""
+    with mpl.rc_context(_RC):
+        handles = [
+            Line2D([], [], color=GREY, linestyle=look, linewidth=1.3, label=what) for look, what in lines
+        ]
+        legend = axes.legend(handles=handles, loc="best", fontsize=7.5, handlelength=2.6)
+        legend.set_frame_on(True)
+        legend.get_frame().set(facecolor="white", edgecolor="none", alpha=0.8)
 
 
 def encode(figure: Figure, kind: Format) -> bytes:

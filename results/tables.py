@@ -10,7 +10,7 @@ import pandas as pd
 from results.compare import FINAL, NOTHING, best_arms, comparison, per_seed
 from results.read import Metric, Run
 
-DASH = "–"
+DASH, MINUS = "\u2013", "\u2212"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Quantity:
             return DASH
         shown = f"{number * self.scale:,.{self.decimals}f}".replace(",", "\u202f")
         # A value of -0.00 is a zero that a sum left behind.
-        return shown.removeprefix("-") if not any(digit in shown for digit in "123456789") else shown
+        zero = not any(digit in shown for digit in "123456789")
+        return shown.removeprefix("-") if zero else shown.replace("-", MINUS)
 
     def interval(self, number: float | None, half: float | None) -> str:
         """``mean ± half-width``; the bare number where there is no interval, never a width rounded to 0."""
@@ -73,9 +74,14 @@ def difference(metric: Metric, statistic: str) -> Quantity:
 
 def basis_of(row: pd.Series) -> str:
     """Where a row of ``compare`` was measured, in words."""
-    if row["basis"] in (FINAL, NOTHING):
-        return str(row["basis"])
-    return f"round {row['round']:.0f}, not the end"
+    if row["basis"] == FINAL:
+        return "end"
+    return NOTHING if row["basis"] == NOTHING else f"round {row['round']:.0f}, not the end"
+
+
+def diverged(row: pd.Series) -> str:
+    """How many of an arm's nodes have a score that is not finite, counted once per seed."""
+    return f"{row['nonfinite']:.0f} of {row['nodes']:.0f} nodes diverged"
 
 
 def clock_of(run: Run) -> str:
@@ -91,8 +97,8 @@ def clock_of(run: Run) -> str:
 def terminal_rows(run: Run) -> tuple[list[str], list[list[str]]]:
     """Headings and one row of strings per arm, for a table in the terminal.
 
-    The best value of a column ends in ``*`` (see ``compare.best_arms``); arms that are incomplete, or measured
-    elsewhere than at their end, say so in the last column.
+    The best value of a column ends in ``*`` (see ``compare.best_arms``); arms that are incomplete, or
+    measured elsewhere than at their end, say so in the last column.
     """
     shown = quantities(run.metric)
     names = [name for name in shown if name != "time_s"]
@@ -105,7 +111,7 @@ def terminal_rows(run: Run) -> tuple[list[str], list[list[str]]]:
             mark = " *" if best.get(name) == row["arm"] else ""
             cells.append(shown[name].interval(row[name], row[f"{name}_ci"]) + mark)
         remarks = [] if row["basis"] == FINAL else [basis_of(row)]
-        remarks += [f"{row['nonfinite']} nodes diverged"] if row["nonfinite"] else []
+        remarks += [diverged(row)] if row["nonfinite"] else []
         cells.append("; ".join((["yes"] if row["complete"] else ["no"]) + remarks))
         rows.append(cells)
     return ["arm", "seeds", *(shown[name].title for name in names), "complete"], rows

@@ -34,7 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     os.environ[MARK] = uuid.uuid4().hex
     # Short: paths of Unix sockets below it must stay under 108 characters.
-    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dt-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"])
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(
+        prefix="dt-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -63,7 +65,9 @@ class Holdings:
     def leaks_since(self, before: Holdings) -> list[str]:
         """One line for everything of the test's that is here and was not there before."""
         processes = [text for pid in sorted(self.processes - before.processes) if (text := _ours(pid))]
-        descriptors = [f"descriptor {fd} -> {target}" for fd, target in sorted(self.descriptors - before.descriptors)]
+        descriptors = [
+            f"descriptor {fd} -> {target}" for fd, target in sorted(self.descriptors - before.descriptors)
+        ]
         return processes + descriptors + [f"in TMPDIR: {name}" for name in sorted(self.files - before.files)]
 
 
@@ -86,12 +90,14 @@ def _ours(pid: int) -> str | None:
     """
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE and process.ppid() != os.getpid():
-            return None
-        ours = process.ppid() == os.getpid() or process.environ().get(MARK) == os.environ[MARK]
-        return f"process {pid}: {' '.join(process.cmdline()) or process.name()}" if ours else None
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None
+        child, zombie = process.ppid() == os.getpid(), process.status() == psutil.STATUS_ZOMBIE
+        if zombie:
+            return f"process {pid}: ended, never waited for" if child else None
+        if child or process.environ().get(MARK) == os.environ[MARK]:
+            return f"process {pid}: {' '.join(process.cmdline()) or process.name()}"
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone meanwhile, or somebody else's
+        pass
+    return None
 
 
 @pytest.fixture(autouse=True)

@@ -6,19 +6,12 @@ Redrawn each round it is EL-Oracle's graph, and Mosaic's ``regular_per_fragment`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from decentral.graphs import (
-    RECENT_BLOCKS,
-    RoundGraphs,
-    by_round,
-    check_regular,
-    random_regular,
-    rounds_per_block,
-)
+from decentral.graphs import check_regular, drawn_round
+from decentral.random_graphs import random_connected_regular, random_regular
 from decentral.seeding import Seeds
 
 
@@ -28,7 +21,7 @@ class Regular:
 
     Args:
         fragments: K, the number of fragments.
-        degree: neighbors per node; ``n * degree`` even, below n.
+        degree: neighbors per node; less than n, and n * degree is even.
         dynamic: a new graph each round.
         per_fragment: an independent graph for each fragment; otherwise all use that of fragment 0.
     """
@@ -45,26 +38,16 @@ class Regular:
     def __post_init__(self) -> None:
         check_regular("regular", n=self.n, degree=self.degree, connected=not self.dynamic)
 
-    def _round(self, t: int) -> RoundGraphs:
-        rounds = rounds_per_block(self.n * self.degree, dynamic=self.dynamic)
-        block, position = divmod(t if self.dynamic else 0, rounds)
-        return _block(self, block, rounds)[position]
-
     def targets(self, i: int, t: int, k: int) -> tuple[int, ...]:
         """The neighbors of node ``i`` in the graph of round ``t`` and fragment ``k``."""
-        return self._round(t).targets(i)[k]
+        draw, t_drawn = (random_regular, t) if self.dynamic else (random_connected_regular, None)
+        graphs, drawn = (self.fragments, k) if self.per_fragment else (1, 0)
+        shape = (graphs, self.n, self.degree)
+        return drawn_round(draw, self.seeds, t_drawn, shape).targets(i)[drawn]
 
     def sources(self, i: int, t: int, k: int) -> tuple[int, ...]:
         """The targets: edges are undirected."""
         return self.targets(i, t, k)
-
-
-@lru_cache(maxsize=RECENT_BLOCKS)
-def _block(graph: Regular, block: int, rounds: int) -> list[RoundGraphs]:
-    different = graph.fragments if graph.per_fragment else 1
-    shape, connected = (different * rounds, graph.n, graph.degree), not graph.dynamic
-    drawn = random_regular(graph.seeds, block, shape, connected=connected)
-    return by_round(drawn, rounds, graph.fragments, symmetric=True)
 
 
 TOPOLOGY = Regular

@@ -32,14 +32,14 @@ class SmallWorld:
     def __post_init__(self) -> None:
         if self.degree % 2 or not 2 <= self.degree < self.n:
             even = max(2, min(self.degree, self.n - 1) // 2 * 2)
-            expectation = f"degree must be even, 2 or more and less than n; use degree = {even} and n > {even}"
+            expectation = f"degree must be even and less than n; use degree = {even} and n > {even}"
             raise refusal("small_world", expectation, n=self.n, degree=self.degree)
 
     @cached_property
     def _neighbors(self) -> Rows:
-        seed = self.seeds.integer("topology", 0)
+        parameters = (self.n, self.degree, self.rewiring, 1000, self.seeds.integer("topology", 0))
         try:
-            drawn = nx.connected_watts_strogatz_graph(self.n, self.degree, self.rewiring, tries=1000, seed=seed)
+            drawn = nx.connected_watts_strogatz_graph(*parameters)
         except nx.NetworkXError as error:
             expectation = "no connected graph in 1000 draws; use a larger degree or less rewiring"
             raise refusal("small_world", expectation, n=self.n, degree=self.degree) from error

@@ -17,8 +17,8 @@ class Torus:
     """Static undirected torus; degree 4, or less where a side of 2 makes two neighbors one.
 
     Args:
-        rows: nodes along the first side; where left out, n / columns, or the most square choice.
-        columns: nodes along the second side; where left out, n / rows.
+        rows: first side; where left out, n / columns, or the most square choice.
+        columns: second side; where left out, n / rows.
     """
 
     n: int
@@ -56,4 +56,4 @@ class Torus:
 
 
 TOPOLOGY = Torus
-EXAMPLES: list[dict[str, object]] = [{"n": 4}, {"n": 10}, {"n": 9}, {"n": 12, "rows": 6}, {"n": 15, "columns": 3}]
+EXAMPLES: list[dict[str, object]] = [{"n": 4}, {"n": 10}, {"n": 9}, {"n": 12, "rows": 6, "columns": 2}]

@@ -1,4 +1,4 @@
-"""One TOML file describes an experiment completely; anything impossible in it is refused before anything starts."""
+"""One TOML file describes an experiment completely; what is impossible in it is refused before a run."""
 
 from __future__ import annotations
 

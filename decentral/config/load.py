@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from decentral.config.explain import explain
 from decentral.config.merge import Override, Table, canonical, merged, parse_override
-from decentral.config.problems import choose, common, dotted, explain, sentence, shown
-from decentral.config.schema import Arm, Experiment, Header
+from decentral.config.problems import choose, common, dotted, sentence, shown
+from decentral.config.schema import NAME_LENGTH, Arm, Experiment, Header
 from decentral.errors import ConfigError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "launch" / "experiments"
@@ -53,7 +54,9 @@ def load(path: Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None 
             changes.append(parse_override(text))
         except ConfigError as error:
             problems += error.problems
-    dates = [text for table in (document, *(change.table for change in changes)) for text in _dates(table, ())]
+    dates = [
+        text for table in (document, *(change.table for change in changes)) for text in _dates(table, ())
+    ]
     if dates:
         raise ConfigError([*problems, *dates])
     if seeds is not None:
@@ -63,9 +66,9 @@ def load(path: Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None 
 
 def _read(path: Path) -> str:
     shipped = SHIPPED / f"{path.name}.toml"
-    if not path.exists() and path == Path(path.name) and shipped.is_file():
-        path = shipped
     try:
+        if path == Path(path.name) and not path.exists() and shipped.is_file():
+            return shipped.read_text(encoding="utf-8")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
@@ -112,9 +115,9 @@ def _experiment(document: Table, changes: list[Override], problems: list[str], s
     for number, table in enumerate(complete, 1):
         arm, found = _judge(table)
         arms += [arm] if arm is not None else []
-        title = table.get("name")
-        label = f"arm {shown(title)}" if isinstance(title, str) else f"arm {number}"
-        label = label if label not in by_arm else f"arm {number}"
+        name = table.get("name")
+        label = f'arm "{name}"' if isinstance(name, str) and 0 < len(name) <= NAME_LENGTH else f"arm {number}"
+        label = f"arm {number}" if label in by_arm or not label.isprintable() else label
         by_arm[label] = [text for text in found if text not in own]
     problems += own + common(by_arm) + _name_problems(arms)
     if problems or header is None:
@@ -165,7 +168,9 @@ def _address(tables: list[Table], changes: list[Override], problems: list[str]) 
         if not hits:
             names = [str(table["name"]) for table in tables if "name" in table]
             key = f"--set {dotted('arm', change.arm)}"
-            problems.append(sentence(key, change.table, "there is no arm of this name", choose(change.arm, names)))
+            problems.append(
+                sentence(key, change.table, "there is no arm of this name", choose(change.arm, names))
+            )
         for index in hits:
             tables[index] = merged(tables[index], change.table)
 

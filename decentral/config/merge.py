@@ -6,16 +6,22 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from decentral.config.problems import sentence
 from decentral.errors import ConfigError
 
 Table = dict[str, Any]
 
-_PARTS = {("algorithm",), ("topology",), ("data",), ("data", "partition")}
-_NO_SETTINGS = {("data",): ("partition", "validation")}  # keys of a part's table that do not belong to the part
-_ALTERNATIVES = {("train",): {"local_steps": "full_epochs", "full_epochs": "local_steps"}}
+Path: TypeAlias = tuple[str, ...]
+
+_PARTS: set[Path] = {("algorithm",), ("topology",), ("data",), ("data", "partition")}
+_NO_SETTINGS: dict[Path, Path] = {
+    ("data",): ("partition", "validation")
+}  # keys of a part's table that do not belong to the part
+_ALTERNATIVES: dict[Path, dict[str, str]] = {
+    ("train",): {"local_steps": "full_epochs", "full_epochs": "local_steps"}
+}
 _KEY = r"(?:[A-Za-z0-9_-]+|\"[^\"\\]*\"|'[^']*')"
 _ASSIGNMENT = re.compile(rf"\s*({_KEY}(?:\.{_KEY})*)\s*=(.*)", re.DOTALL)
 
@@ -39,7 +45,9 @@ def parse_override(text: str) -> Override:
     """
     match = _ASSIGNMENT.fullmatch(text)
     if match is None:
-        raise ConfigError(sentence("--set", text, "must be key.path=value", "write for example train.lr=0.05"))
+        raise ConfigError(
+            sentence("--set", text, "must be key.path=value", "write for example train.lr=0.05")
+        )
     keys = [key.strip("\"'") for key in re.findall(_KEY, match[1])]
     arm = None
     if keys[0] == "arm":
@@ -61,7 +69,7 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Table:
+def merged(base: Mapping[str, Any], over: Mapping[str, Any], path: Path = ()) -> Table:
     """``base`` with the keys of ``over`` in place of its own, table by table.
 
     Where ``over`` gives a part another name, ``base``'s settings of that part are dropped; where it gives
@@ -81,12 +89,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ..
     return kept
 
 
-def _table(value: Any, path: tuple[str, ...]) -> Any:
+def _table(value: Any, path: Path) -> Any:
     return {"name": value} if path in _PARTS and isinstance(value, str) else value
 
 
 def canonical(arm: Mapping[str, Any]) -> Table:
-    """``arm`` with every part as ``name`` and ``settings``; what is no part or table is left for the schema."""
+    """``arm`` with every part as ``name`` and ``settings``; values of other types are left to the schema."""
     result = dict(arm)
     for key in ("algorithm", "topology", "data"):
         if key in result:
@@ -94,7 +102,7 @@ def canonical(arm: Mapping[str, Any]) -> Table:
     return result
 
 
-def _part(value: Any, path: tuple[str, ...]) -> Any:
+def _part(value: Any, path: Path) -> Any:
     value = _table(value, path)
     if not isinstance(value, Mapping):
         return value

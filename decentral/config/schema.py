@@ -1,6 +1,7 @@
 """What an experiment is made of: frozen, strict models, one per table of the file.
 
-Strict: an integer may stand for a float, nothing else is converted; numbers are finite; unknown keys are errors.
+Strict: an integer may stand for a float, nothing else is converted; numbers are finite; unknown keys are
+errors.
 The models hold the canonical form (a part is ``name`` and ``settings``), which round-trips through JSON; the
 spelling of the file is turned into it by :mod:`decentral.config.merge`.
 """
@@ -18,7 +19,7 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PERTURB = re.compile(r"perturb\(\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\)")
 # siblings of the arms' folders in a run folder
 _RUN_FILES = frozenset(
-    "figures logs experiment.toml resolved.json manifest.json summary.csv report.html".split()
+    ["figures", "logs", "experiment.toml", "resolved.json", "manifest.json", "summary.csv", "report.html"]
 )
 
 
@@ -98,7 +99,7 @@ class Part(Settings):
     ``name`` is that of a shipped part or ``package.module:Class``.
     """
 
-    name: Annotated[str, Field(min_length=1, examples=["mosaic"])]
+    name: Annotated[str, Field(min_length=1)]
     settings: dict[str, Any] = {}
 
 

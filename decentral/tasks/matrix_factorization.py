@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from decentral.arrays import FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
+from decentral.model import batch_rows
 from decentral.tasks.base import Sgd, Shapes
 
 
@@ -71,17 +73,13 @@ class MatrixFactorization:
         return total / steps
 
     def _batches(self, steps: int, rng: np.random.Generator) -> Iterator[IntArray]:
-        """Positions in the shard, shape (batches, size): an epoch's equal batches, then its short one."""
-        count = len(self._values)
-        size = min(self._sgd.batch, count)
-        while steps > 0:
-            order = rng.permutation(count)
-            full = order[: count - count % size].reshape(-1, size)[:steps]
-            yield full
-            steps -= len(full)
-            if steps > 0 and count % size:
-                yield order[count - count % size :].reshape(1, -1)
-                steps -= 1
+        """Positions in the shard, shape (batches, size): as many as follow each other with one size."""
+        rows, sizes = batch_rows(np.arange(len(self._values)), self._sgd.batch, steps, rng)
+        start = 0
+        for size, run in groupby(sizes):
+            end = start + size * len(list(run))
+            yield rows[start:end].reshape(-1, size)
+            start = end
 
     def _sparse(self, pairs: IntArray, targets: FloatArray) -> FloatArray:
         """Plain SGD over batches; see ``_dense`` for shapes. About 9 us per batch of 2: every call counts."""

@@ -10,7 +10,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from decentral.arrays import FloatArray, IntArray, aligned
-from decentral.errors import DataError
+from decentral.errors import ConfigError, DataError
 from decentral.seeding import Seeds
 from decentral.tasks.base import Examples, Metric, Scores, Sgd, Shapes, Split
 from decentral.tasks.matrix_factorization import MatrixFactorization, Ratings
@@ -96,16 +96,17 @@ class MovieLens:
             ("items.weight", (release.items, self.factors)),
         )
 
-    def fetch(self) -> None:
-        """Download the ratings from their home into the data folder, unless they are there.
+    def fetch(self) -> Path:
+        """Download the ratings from their home into the data folder, unless they are there, and verify them.
 
         Raises:
-            DataError: no network, or what came is no archive with the ratings.
+            DataError: no network, or what came is not the published set.
         """
         release = _RELEASES[self.version]
-        # The archive's own checksum would break with its README; ``load`` verifies the ratings in it.
+        # The archive's own checksum changes with its README; that of the ratings counts.
         wanted = [f"{release.folder}/{release.file}"]
         download(f"{_FILES}/{release.folder}.zip", data_folder(), None, produces=wanted)
+        return self._require(checksums=True)
 
     def load(self) -> LoadedMovieLens:
         """Verify, read (once per host) and split the ratings.
@@ -141,14 +142,13 @@ class MovieLens:
 
     def _split(self, users: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """Ascending row numbers of the training, validation and test ratings."""
-        draw = Seeds(self.data_seed).rng("data")
-        shuffled = draw.permutation(len(users))
+        shuffled = Seeds(self.data_seed).rng("data").permutation(len(users))
         by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
         counts = np.bincount(users)
         held_out = np.minimum(np.rint(self.test_fraction * counts), counts - 1)
         rank = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
         is_test = rank < np.repeat(held_out, counts)
-        rest = draw.permutation(by_user[~is_test])
+        rest = Seeds(self.data_seed).rng("validation").permutation(by_user[~is_test])
         aside = round(self.validation * len(rest))
         return np.sort(rest[aside:]), np.sort(rest[:aside]), np.sort(by_user[is_test])
 
@@ -200,11 +200,14 @@ class LoadedMovieLens:
         predictions limited to the scale of ratings, which never happens in training. Means run over
         ratings; those of the released code run over batches, and the root of such a mean is an RMSE only
         where all batches are equal (algorithms.md B15).
-        A model that diverged scores inf or nan. No rows score nan.
+        A model that diverged scores inf or nan.
+
+        Raises:
+            ConfigError: there is nothing to score.
         """
         ratings = self.splits[split] if rows is None else self.splits[split].take(rows)
         if not len(ratings.users):
-            return dict.fromkeys(("loss", "mse", "rmse", "mae", "rmse_clipped"), float("nan"))
+            raise ConfigError(f"movielens: no {split} rows to score; set data.validation to a share above 0")
         (_, (users, factors)), _ = self.shapes
         table = x.reshape(-1, factors)
         with np.errstate(over="ignore", invalid="ignore"):

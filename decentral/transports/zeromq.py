@@ -9,6 +9,7 @@ once per message and shared by all its destinations (``copy=False`` would start 
 
 from __future__ import annotations
 
+import os
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,9 +39,10 @@ def ipc_address(folder: Path, node: int) -> str:
         PreflightError: the folder's path is too long for a Unix socket.
     """
     path = folder / f"{node}.sock"
-    if len(str(path)) > _IPC_PATH_LIMIT:
+    length = len(os.fsencode(path))
+    if length > _IPC_PATH_LIMIT:
         raise PreflightError(
-            f"socket path {path} has {len(str(path))} characters: Unix sockets allow {_IPC_PATH_LIMIT}; "
+            f"socket path {path} has {length} bytes: Unix sockets allow {_IPC_PATH_LIMIT}; "
             f"set TMPDIR to a shorter folder"
         )
     return f"ipc://{path}"
@@ -64,12 +66,13 @@ class ZmqTransport:
         self._run = run
         self._folder = folder
         self._timeout_s = timeout_s
+        address = ipc_address(folder, node)
         self._context = zmq.Context(io_threads=1)
         self._inbox = self._context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, 0)
         self._inbox.setsockopt(zmq.MAXMSGSIZE, max(max_payload_bytes, MAX_HEADER_BYTES))
         self._inbox.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
-        self._inbox.bind(ipc_address(folder, node))
+        self._inbox.bind(address)
         self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
         self._sequence: Counter[int] = Counter()
         self._seen: defaultdict[int, SequenceWindow] = defaultdict(SequenceWindow)
@@ -112,7 +115,11 @@ class ZmqTransport:
                 self.refused[refusal.reason] += 1
 
     def close(self) -> None:
-        """Close all sockets at once; unsent messages are lost."""
+        """Close all sockets; unsent messages are lost.
+
+        Blocks, at most the liveness timeout, for connections that were closed beyond the cap and whose
+        destination does not read.
+        """
         self._context.destroy(linger=0)
 
     def _accept(self, frames: Sequence[zmq.Frame]) -> list[Message]:
@@ -131,7 +138,8 @@ class ZmqTransport:
             return socket
         if len(self._peers) >= MAX_CONNECTIONS:
             _, oldest = self._peers.popitem(last=False)
-            oldest.close(linger=-1)
+            # Not for ever: who reads nothing for the liveness timeout is gone, and close() waits for this.
+            oldest.close(linger=int(self._timeout_s * 1000))
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.LINGER, -1)

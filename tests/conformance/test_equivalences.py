@@ -72,7 +72,7 @@ def test_one_round_is_the_matrix_product(topology: dict[str, Any], count: int, t
         (MOSAIC, EL_ORACLE, {"count": 4, "map": "global"}),
         (EPIDEMIC, EL_ORACLE, WHOLE),
         ({"name": "dpsgd"}, {"name": "star"}, WHOLE),
-        ({"name": "dpsgd"}, {"name": "small_world", "settings": {"degree": 4, "rewire": 0.5}}, WHOLE),
+        ({"name": "dpsgd"}, {"name": "small_world", "settings": {"degree": 4, "rewiring": 0.5}}, WHOLE),
     ],
     ids=["mosaic", "el-oracle", "dpsgd-star", "dpsgd-small-world"],
 )

@@ -85,7 +85,13 @@ class SyntheticRun:
         return folder
 
     def _manifest(self, jobs: list[dict[str, Any]]) -> dict[str, Any]:
-        host = {"name": "host-a", "cores": 2, "cpu": "Example CPU", "memory_bytes": 24 << 30, "kernel": "6.12"}
+        host = {
+            "name": "host-a",
+            "cores": 2,
+            "cpu": "Example CPU",
+            "memory_bytes": 24 << 30,
+            "kernel": "6.12",
+        }
         return {
             "v": 1,
             "name": "synthetic",
@@ -127,7 +133,9 @@ class SyntheticRun:
         for node in range(self.nodes):
             self._write_node(folder / "nodes" / f"{node:03d}.jsonl", arm, seed, node, last)
         recorder = FileRecorder(folder / "metrics.jsonl")
-        recorder.write("header", run="r", arm=arm.name, seed=seed, algorithm="a", d=100, **self._shared_header())
+        recorder.write(
+            "header", run="r", arm=arm.name, seed=seed, algorithm="a", d=100, **self._shared_header()
+        )
         for round_ in self._evaluated(last):
             scores = [arm.score(node, self.nodes, round_, seed) for node in range(self.nodes)]
             mean = None if None in scores else float(np.mean([s for s in scores if s is not None])) + 0.02
@@ -139,7 +147,13 @@ class SyntheticRun:
             )
             if round_ == arm.rounds:
                 recorder.write(
-                    "evaluation", round=round_, time_s=time_s, split="test", samples=10000, final=True, **fields
+                    "evaluation",
+                    round=round_,
+                    time_s=time_s,
+                    split="test",
+                    samples=10000,
+                    final=True,
+                    **fields,
                 )
         if last == arm.rounds:
             recorder.write("end", reason="max_rounds")
@@ -153,8 +167,17 @@ class SyntheticRun:
 
     def _write_node(self, path: Path, arm: SyntheticArm, seed: int, node: int, last: int) -> None:
         recorder = FileRecorder(path)
-        header = {"run": "r", "arm": arm.name, "seed": seed, "node": node, "host": "host-a", "pid": 100 + node}
-        recorder.write("header", algorithm="a", d=100, shard=50, start_unix_s=1.0, **header, **self._shared_header())
+        header = {
+            "run": "r",
+            "arm": arm.name,
+            "seed": seed,
+            "node": node,
+            "host": "host-a",
+            "pid": 100 + node,
+        }
+        recorder.write(
+            "header", algorithm="a", d=100, shard=50, start_unix_s=1.0, **header, **self._shared_header()
+        )
         evaluated = set(self._evaluated(last))
         for round_ in range(last + 1):
             clock: dict[str, Any] = {"node": node, "round": round_, "time_s": round_ * arm.period_s}
@@ -172,9 +195,13 @@ class SyntheticRun:
                 subset = {"split": "test", "samples": 500, "final": False, "total_bytes": sent}
                 recorder.write("evaluation", **clock, **subset, **scores)
                 if round_ == arm.rounds:
-                    recorder.write("evaluation", **clock, **{**subset, "samples": 10000, "final": True}, **scores)
+                    recorder.write(
+                        "evaluation", **clock, **{**subset, "samples": 10000, "final": True}, **scores
+                    )
         if last == arm.rounds:
-            recorder.write("end", **clock, reason="max_rounds", model_sha256="00" * 32, **self._counters(arm, last))
+            recorder.write(
+                "end", **clock, reason="max_rounds", model_sha256="00" * 32, **self._counters(arm, last)
+            )
         recorder.close()
 
     def _counters(self, arm: SyntheticArm, round_: int) -> dict[str, int]:

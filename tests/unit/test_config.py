@@ -181,7 +181,7 @@ def test_every_accepted_name_has_a_safe_folder(name):
         return
     assert slug.isascii()
     assert 0 < len(slug) <= 84
-    assert not set(slug) & set("/\\ \0\n:*?\"<>|")
+    assert not set(slug) & set('/\\ \0\n:*?"<>|')
     assert slug[0] not in ".-"
 
 
@@ -195,7 +195,10 @@ def test_problems_of_all_tables_are_told_at_once(write):
 
 def test_a_problem_of_one_arm_names_it_and_one_of_the_defaults_is_told_once(write):
     with pytest.raises(ConfigError) as caught:
-        load(write(TEXT + ARMS + "nodes = 1\nalgorithm.name = 3".replace("algorithm.name = 3", "")), ["train.batch=0"])
+        load(
+            write(TEXT + ARMS + "nodes = 1\nalgorithm.name = 3".replace("algorithm.name = 3", "")),
+            ["train.batch=0"],
+        )
     batch, nodes = caught.value.problems
     assert batch.startswith("train.batch = 0: ")
     assert nodes.startswith('arm "D-PSGD on a ring": nodes = 1: ')
@@ -221,7 +224,11 @@ def test_values_are_shown_as_in_toml_and_shortened():
     assert len(shown("x" * 1000)) <= 60
 
 
-@given(st.dictionaries(st.sampled_from("abc"), st.integers() | st.dictionaries(st.sampled_from("de"), st.integers())))
+@given(
+    st.dictionaries(
+        st.sampled_from("abc"), st.integers() | st.dictionaries(st.sampled_from("de"), st.integers())
+    )
+)
 def test_merging_is_idempotent_and_leaves_its_arguments_alone(over):
     base = {"a": {"d": 1}, "b": 2}
     once = merged(base, over)
@@ -231,7 +238,10 @@ def test_merging_is_idempotent_and_leaves_its_arguments_alone(over):
 
 
 def test_short_forms_are_the_long_ones():
-    short = {"algorithm": "mosaic", "data": {"name": "digits", "partition": "iid", "validation": 0.1, "flip": 1}}
+    short = {
+        "algorithm": "mosaic",
+        "data": {"name": "digits", "partition": "iid", "validation": 0.1, "flip": 1},
+    }
     partition = {"name": "iid", "settings": {}}
     data = {"name": "digits", "partition": partition, "validation": 0.1, "settings": {"flip": 1}}
     assert canonical(short) == {"algorithm": {"name": "mosaic", "settings": {}}, "data": data}

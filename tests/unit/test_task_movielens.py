@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ SHAPES: Shapes = (("users.weight", (4, 5)), ("items.weight", (6, 5)))
 def synthetic(count: int, seed: int = 0) -> Ratings:
     """So few users and items that most batches hold one of them twice."""
     draw = np.random.default_rng(seed)
-    values = draw.integers(1, 11, count).astype(np.float32) / 2
+    values = draw.choice(np.arange(1, 11, dtype=np.float32) / np.float32(2), count)
     return Ratings(draw.integers(0, 4, count), draw.integers(0, 6, count), values)
 
 
@@ -40,7 +39,7 @@ def torch_sgd(
         predicted = (table[ratings.users[rows]] * table[users + ratings.items[rows]]).sum(dim=1)
         loss = torch.nn.functional.mse_loss(predicted, torch.from_numpy(ratings.values[rows]))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
     return table.detach().numpy().ravel(), float(np.mean(losses))
@@ -55,7 +54,7 @@ def order(count: int, size: int, steps: int, draw: np.random.Generator) -> list[
     return batches[:steps]
 
 
-@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.01), (0.5, 0.02)])
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.7, 0.0), (0.0, 0.01), (0.5, 0.02)])
 @pytest.mark.parametrize(
     ("count", "size", "steps"), [(23, 2, 40), (23, 1, 30), (24, 8, 20), (5, 64, 6), (20, 6, 3)]
 )
@@ -63,7 +62,7 @@ def test_training_is_dense_sgd(
     count: int, size: int, steps: int, momentum: float, weight_decay: float
 ) -> None:
     ratings = synthetic(count)
-    sgd = Sgd(lr=0.05, batch=size, momentum=momentum, weight_decay=weight_decay)
+    sgd = Sgd(lr=0.02, batch=size, momentum=momentum, weight_decay=weight_decay)
     learner = MatrixFactorization(ratings, SHAPES, sgd)
     start = np.random.default_rng(1).uniform(-0.5, 0.5, 50).astype(np.float32)
     learner.x[:] = start
@@ -138,7 +137,8 @@ def test_scores_are_those_of_single_ratings() -> None:
         }
     )
     assert loaded.evaluate(x, "test", np.array([1]))["loss"] == 1.0
-    assert np.isnan(loaded.evaluate(x, "test", np.array([], dtype=np.int64))["rmse"])
+    with pytest.raises(ConfigError, match="no test rows to score"):
+        loaded.evaluate(x, "test", np.array([], dtype=np.int64))
 
 
 def test_shapes_need_no_data() -> None:
@@ -174,14 +174,12 @@ def test_truncated_and_altered_ratings_are_refused(tmp_path: Path, monkeypatch: 
 
 
 @pytest.fixture
-def real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of data sets, with a cache that this test has for itself."""
-    folder = Path(os.environ.get("DECENTRAL_DATA", "unset"))
+def real_data(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip without the ratings; give the test a cache for itself."""
     for name in ("ml-latest-small/ratings.csv", "ml-100k/u.data"):
-        if not (folder / name).is_file():
+        if not (data_folder / name).is_file():
             pytest.skip(f"DECENTRAL_DATA does not hold {name}")
     monkeypatch.setenv("DECENTRAL_CACHE", str(tmp_path))
-    return folder
 
 
 @pytest.mark.usefixtures("real_data")
@@ -251,12 +249,12 @@ def test_local_rows_are_those_of_the_nodes_own_users() -> None:
 
 @pytest.mark.usefixtures("real_data")
 def test_one_node_learns_the_ratings() -> None:
-    """The initial model predicts about 0 (RMSE 3.65); three epochs reach what a constant cannot (1.04)."""
+    """All data on one node with DivShare's lr and b: two epochs reach its target (algorithms.md 10.1)."""
     loaded = MovieLens().load()
-    learner = loaded.learner(np.arange(loaded.rows("train")), Sgd(lr=0.05, batch=32))
+    learner = loaded.learner(np.arange(loaded.rows("train")), Sgd(lr=0.05, batch=2))
     learner.x[:] = loaded.initial(1)
     assert loaded.evaluate(learner.x, "test")["rmse"] > 3.5
     draw = Seeds(1).rng("batch", 0)
-    losses = [learner.train(2206, draw) for _ in range(12)]
-    assert losses[-1] < losses[0] / 3
-    assert loaded.evaluate(learner.x, "test")["rmse"] < 1.04
+    losses = [learner.train(35_300, draw) for _ in range(2)]
+    assert losses[1] < losses[0] / 3
+    assert loaded.evaluate(learner.x, "test")["rmse"] < 1.25

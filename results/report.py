@@ -1,0 +1,247 @@
+"""``report.html``, ``summary.csv`` and ``figures/``: everything that a run has to say, in its own folder."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from results.atomic import write_atomic
+from results.compare import (
+    COSTS,
+    FINAL,
+    STATISTICS,
+    best_arms,
+    comparable,
+    comparison,
+    paired,
+    summary,
+)
+from results.figures import Drawn, draw_all
+from results.jobs import Job
+from results.metrics import traffic
+from results.provenance import provenance, setting_rows
+from results.read import COUNTERS, Run, read_run
+from results.style import encode
+from results.tables import DASH, MINUS, basis_of, clock_of, difference, diverged, quantities, seed_rows
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: its text and, where it is the best of its column or a warning, a CSS class."""
+
+    text: str
+    look: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows; the first ``words`` columns are text, the others numbers."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    words: int = 1
+
+
+def write_report(folder: Path) -> Path:
+    """Write summary.csv, figures/*.png and *.pdf, and a self-contained report.html into a run folder.
+
+    The report needs no network, script or other file. Everything in it comes from the files of the run.
+
+    Returns:
+        Path of report.html.
+
+    Raises:
+        ConfigError: ``folder`` is no run folder.
+        PreflightError: something cannot be written (full disk, read-only folder); names the path.
+    """
+    folder = Path(folder)
+    run = read_run(folder)
+    write_atomic(folder / "summary.csv", summary(run).to_csv(index=False).encode())
+    figures = draw_all(run)
+    for drawn in figures:
+        write_atomic(folder / "figures" / f"{drawn.name}.png", encode(drawn.figure, "png"))
+        write_atomic(folder / "figures" / f"{drawn.name}.pdf", encode(drawn.figure, "pdf"))
+    report = folder / "report.html"
+    write_atomic(report, render(run, figures).encode())
+    return report
+
+
+def render(run: Run, figures: Sequence[Drawn]) -> str:
+    """The report as one HTML document; whatever comes from the run's files is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    compared = comparison(run)
+    differences, pairs_note = paired_table(run)
+    differing, common = setting_rows(run)
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        facts=facts(run),
+        banner=banner(run),
+        comparison=comparison_table(run, compared, STATISTICS),
+        costs=comparison_table(run, compared, COSTS),
+        best_is_marked=bool(best_arms(run, compared)),
+        comparable=comparable(compared) or len(compared) < 2,
+        intervals=bool((compared["n"] > 1).any()),
+        differences=differences,
+        pairs_note=pairs_note,
+        figures=[(drawn, base64.b64encode(encode(drawn.figure, "svg")).decode()) for drawn in figures],
+        differing=words(["key", *run.settings], differing, 1 + len(run.settings)) if differing else None,
+        common=common,
+        seeds=words(*seed_rows(run), 4),
+        traffic=traffic_table(run),
+        provenance=provenance(run),
+    )
+
+
+def words(headings: Sequence[str], rows: Sequence[Sequence[str]], count: int) -> Table:
+    """A table of plain text cells of which the first ``count`` columns are words."""
+    return Table(headings, [[Cell(text) for text in row] for row in rows], count)
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What to know before any number: arms, seeds, nodes, metric, clock."""
+    nodes = sorted({job.nodes for job in run.jobs if job.nodes})
+    seeds = sorted({job.seed for job in run.jobs})
+    better = {True: "higher is better", False: "lower is better", None: "direction unknown"}
+    return [
+        ("arms", str(len(run.arms))),
+        ("seeds", ", ".join(map(str, seeds)) or DASH),
+        ("nodes", ", ".join(map(str, nodes)) or DASH),
+        ("score", f"{run.metric.title} ({better[run.metric.higher_is_better]})"),
+        (
+            "clock",
+            {"emulated": "virtual: emulated seconds", "real": "wall: real seconds"}.get(clock_of(run), DASH),
+        ),
+    ]
+
+
+def banner(run: Run) -> dict[str, Any]:
+    """State of the run: whether it is complete, its first cause, and how far every unfinished job got."""
+    unfinished = [job for job in run.jobs if not job.complete]
+    headline = "Complete: every arm reached its end with every seed."
+    if not run.complete:
+        state = {
+            "failed": "failed",
+            "interrupted": "was interrupted",
+            "running": "is still going on, or its launcher was killed",
+            "unknown": "is in an unknown state: manifest.json is missing or damaged",
+            "done": "is called done, but its logs are not all there",
+        }.get(run.state, f"ended as {run.state!r}")
+        done = len(run.jobs) - len(unfinished)
+        headline = f"Incomplete: the run {state}. {done} of {len(run.jobs)} runs reached their end."
+    cause = run.manifest.get("cause") or next((job.cause for job in run.jobs if job.cause), None)
+    return {
+        "complete": run.complete,
+        "headline": headline,
+        "cause": str(cause) if cause else "",
+        "jobs": [(job.arm, job.seed, job.state, progress(job), job.cause or "") for job in unfinished],
+    }
+
+
+def progress(job: Job) -> str:
+    """How far a job got, in words."""
+    if job.folder is None or not job.found:
+        return "nothing was measured"
+    low, high = job.rounds or (0, 0)
+    rounds = f"{low}" if low == high else f"{low} to {high}"
+    asked = f" of {job.asked_rounds}" if job.asked_rounds else ""
+    return (
+        f"round {rounds}{asked}; {job.ended} of {job.nodes} nodes reached their end, {job.found} have a log"
+    )
+
+
+def comparison_table(run: Run, compared: pd.DataFrame, names: Sequence[str]) -> Table:
+    """One row per arm: means over seeds of the columns ``names`` with their intervals, best mean marked."""
+    shown = quantities(run.metric)
+    best = best_arms(run, compared)
+    rows = []
+    for _, row in compared.iterrows():
+        cells = [
+            Cell(str(row["arm"])),
+            Cell(f"{row['n']} of {row['seeds']}", "warn" if row["n"] < row["seeds"] else ""),
+        ]
+        for name in names:
+            text = shown[name].interval(row[name], row[f"{name}_ci"])
+            look = "best" if best.get(name) == row["arm"] else ""
+            cells.append(
+                Cell(diverged(row), "warn") if name == "node_avg" and row["nonfinite"] else Cell(text, look)
+            )
+        cells.append(Cell(basis_of(row), "" if row["basis"] == FINAL else "warn"))
+        rows.append(cells)
+    return Table(["arm", "seeds", *(shown[name].title for name in names), "measured at"], rows)
+
+
+def paired_table(run: Run, most: int = 15) -> tuple[Table | None, str]:
+    """Differences between arms; of very many pairs only those with the first arm, and a note on that."""
+    table = paired(run)
+    note = ""
+    if table.empty:
+        return None, note
+    if len(table.groupby(["arm_a", "arm_b"])) > most:
+        table = table[table["arm_a"] == run.arms[0]]
+        note = "Only differences from the first arm are listed."
+    names = list(dict.fromkeys(table["statistic"]))
+    rows = []
+    for (arm_a, arm_b), group in table.groupby(["arm_a", "arm_b"], sort=False):
+        cells = [Cell(f"{arm_a} {MINUS} {arm_b}"), Cell(str(group["n"].max()))]
+        for _, row in group.iterrows():
+            shown = difference(run.metric, row["statistic"])
+            text = shown.interval(row["difference"], row["ci"])
+            cells.append(
+                Cell(text if text.startswith((MINUS, DASH)) else f"+{text}", _look(row["separated"]))
+            )
+        rows.append(cells)
+    headings = ["difference", "shared seeds", *(difference(run.metric, name).title for name in names)]
+    return Table(headings, rows), note
+
+
+def _look(separated: bool | None) -> str:
+    return "best" if separated else ""
+
+
+def traffic_table(run: Run) -> Table | None:
+    """Messages and bytes of every job, summed over its nodes, with what the counters leave open."""
+    table = traffic(run)
+    if table.empty:
+        return None
+    rows = []
+    for _, row in table.iterrows():
+        counts = {name: row[name] for name in COUNTERS}
+        waiting = counts["made"] - counts["sent"] - counts["dropped"]
+        underway = counts["sent"] - counts["received"]
+        numbers = [counts["made"], counts["sent"], counts["dropped"], waiting, counts["received"], underway]
+        numbers += [counts["replaced"], counts["total_bytes"] / 1e6, counts["total_meta"] / 1e6]
+        cells = [Cell(str(row["arm"])), Cell(str(row["seed"]))]
+        cells += [
+            Cell(_number(number, decimals=1 if place > 6 else 0)) for place, number in enumerate(numbers)
+        ]
+        rows.append(cells)
+    headings = [
+        "arm",
+        "seed",
+        "made",
+        "sent",
+        "dropped",
+        f"made {MINUS} sent {MINUS} dropped",
+        "received",
+        f"sent {MINUS} received",
+    ]
+    return Table([*headings, "replaced", "payload (MB)", "headers (MB)"], rows, 2)
+
+
+def _number(value: float, decimals: int) -> str:
+    return DASH if np.isnan(value) else f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", MINUS)

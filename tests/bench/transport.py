@@ -1,0 +1,146 @@
+"""OutQueue to aggregated against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
+
+Both sides move the same number of frames of the same size over one ipc PUSH/PULL pair. ``raw`` only touches the
+first float of what it receives; ``decentral`` makes messages, queues, sends, verifies, stores and averages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import numpy as np
+import zmq
+
+from decentral.fragments import Fragmenter
+from decentral.messages import Message
+from decentral.mixing import Part, average
+from decentral.queues import InQueue, OutQueue, Traffic
+from decentral.seeding import Seeds
+from decentral.transports.zeromq import ZmqTransport
+
+RUN = bytes(8)
+
+
+def raw_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> None:
+    """Send ``rounds`` multiparts of ``frames`` frames, copying each payload once, as fast as accepted."""
+    context = zmq.Context()
+    socket = context.socket(zmq.PUSH)
+    socket.setsockopt(zmq.SNDHWM, 4)
+    socket.connect(f"ipc://{folder}/raw")
+    payload = np.ones(nbytes // 4, dtype=np.float32)
+    barrier.wait()
+    for _ in range(rounds):
+        socket.send_multipart([b"header", *(zmq.Frame(payload.data, copy=True) for _ in range(frames))], copy=False)
+    barrier.wait()
+    context.destroy(linger=-1)
+
+
+def raw_receiver(folder: Path, rounds: int, barrier: Barrier) -> float:
+    """Receive everything; returns seconds."""
+    context = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.setsockopt(zmq.RCVHWM, 4)
+    socket.bind(f"ipc://{folder}/raw")
+    barrier.wait()
+    began = time.perf_counter()
+    for _ in range(rounds):
+        for frame in socket.recv_multipart(copy=False)[1:]:
+            np.frombuffer(frame.buffer, dtype=np.float32)[0]
+    took = time.perf_counter() - began
+    barrier.wait()
+    context.destroy(linger=0)
+    return took
+
+
+def our_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> None:
+    """Make, queue and send ``frames`` fragments per round to node 1."""
+    transport = _transport(0, folder, frames * nbytes)
+    fragments = Fragmenter(count=frames, map="global", seeds=Seeds(1)).split([frames * nbytes // 4])
+    x = np.ones(fragments.d, dtype=np.float32)
+    queue = OutQueue(Traffic())
+    barrier.wait()
+    for t in range(rounds):
+        ordered = fragments.gather(x)
+        queue.extend((1, Message(0, t, k, ordered[fragments.slice(k)], fragments.map_hash)) for k in range(frames))
+        transport.send(queue.pop_all())
+        transport.receive(lambda: "credit")  # the same bound on what is under way as the raw pair's mark
+    barrier.wait()
+    transport.close()
+
+
+def our_receiver(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> float:
+    """Receive, store, average; returns seconds."""
+    transport = _transport(1, folder, frames * nbytes)
+    fragments = Fragmenter(count=frames, map="global", seeds=Seeds(1)).split([frames * nbytes // 4])
+    x = np.zeros(fragments.d, dtype=np.float32)
+    queue = InQueue(Traffic(), keep_rounds=True)
+    token = Message(1, 0, 0, np.zeros(1, dtype=np.float32), fragments.map_hash)
+    transport.send([(0, [token])] * 3)
+    barrier.wait()
+    began = time.perf_counter()
+    for t in range(rounds):
+        while queue.arrived(t) < frames:
+            for message in transport.receive(lambda: "fragments"):
+                queue.put(message)
+        transport.send([(0, [token])])
+        ordered = fragments.gather(x)
+        parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in queue.take_round(t)]
+        fragments.scatter(average(ordered, parts), x)
+    took = time.perf_counter() - began
+    barrier.wait()
+    transport.close()
+    return took
+
+
+def _transport(node: int, folder: Path, nbytes: int) -> ZmqTransport:
+    return ZmqTransport(node=node, run=RUN, folder=folder, max_payload_bytes=nbytes, timeout_s=60.0)
+
+
+def pair_gb_per_s(sender: Callable[..., None], receiver: Callable[..., float], args: tuple[int, ...], gb: float) -> float:
+    """Gigabytes per second from ``sender``'s process to ``receiver`` in this one."""
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as scratch:
+        barrier = context.Barrier(2)
+        child = context.Process(target=sender, args=(Path(scratch), *args, barrier))
+        child.start()
+        needed = args if receiver is our_receiver else args[-1:]
+        took = receiver(Path(scratch), *needed, barrier)
+        child.join()
+    return gb / took
+
+
+def main() -> None:
+    """Print one JSON line per size; raw is measured before and after."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=2.0)
+    options = parser.parse_args()
+    for frames, nbytes in ((1, 360_000), (10, 36_000), (16, 22_460), (1, 4_000_000)):
+        rounds = int(options.gigabytes * 1e9 / (frames * nbytes))
+        gb = rounds * frames * nbytes / 1e9
+        args = (frames, nbytes, rounds)
+        before = pair_gb_per_s(raw_sender, raw_receiver, args, gb)
+        ours = pair_gb_per_s(our_sender, our_receiver, args, gb)
+        after = pair_gb_per_s(raw_sender, raw_receiver, args, gb)
+        raw = (before + after) / 2
+        print(
+            json.dumps(
+                {
+                    "frames": frames,
+                    "bytes_per_frame": nbytes,
+                    "raw_gb_per_s": round(raw, 2),
+                    "decentral_gb_per_s": round(ours, 2),
+                    "ratio": round(ours / raw, 2),
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Whatever a node does, the run ends at once, says the first cause, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import pytest
+
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.local import LocalExecutor
+from launch.paths import JobFolder
+from tests.harness import SilentDisplay, arm, events
+
+LONG = {"max_rounds": 100_000, "test_after": 100_000}
+ROOT = Path(__file__).parents[2]
+
+
+def faulty(how: str, **tables: Any) -> Any:
+    """Eight nodes on the quadratic; node 3 fails in round 5."""
+    algorithm = {"name": "tests.integration.faulty:Faulty", "settings": {"how": how}}
+    return arm(**{"algorithm": algorithm, "fragments": {"count": 1}, "run": LONG, **tables})
+
+
+def outcome_of(settings: Any, folder: Path) -> Outcome:
+    """How ``settings`` end on processes; the agent is gone afterwards."""
+    executor = LocalExecutor()
+    try:
+        with Interruption().installed() as interruption:
+            return executor.run(Job(settings, 1, JobFolder(folder)), SilentDisplay(), interruption)
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "cause"),
+    [
+        ("raise", "failed after round 4 of 100000: ValueError: the learning rate is purple\n"),
+        ("exit", "exited early with code 0 after round"),
+        ("return", "failed after round 4 of 100000: "),
+        ("kill", "was killed by SIGKILL"),
+        ("segfault", "was killed by SIGSEGV"),
+    ],
+)
+def test_first_cause_is_named(how: str, cause: str, tmp_path: Path) -> None:
+    outcome = outcome_of(faulty(how), tmp_path)
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert outcome.cause.startswith("node 3 on host localhost ")
+    assert cause in outcome.cause
+    for log in (tmp_path / "nodes").iterdir():
+        lines = events(log)  # every line is valid JSON
+        assert lines[0]["event"] == "header"
+        assert sum(line["event"] == "round" for line in lines) >= 3
+
+
+def test_silent_node_ends_in_a_stall_that_names_it(tmp_path: Path) -> None:
+    outcome = outcome_of(faulty("never_send", run={**LONG, "liveness_timeout_s": 0.5}), tmp_path)
+    assert outcome.exit_code == 4
+    assert outcome.cause is not None
+    assert "heard nothing for 0.5 s while it waited for" in outcome.cause
+    assert "run.liveness_timeout_s" in outcome.cause
+
+
+def test_silent_node_inline_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
+    from launch.executors.inline import InlineExecutor
+
+    with Interruption().installed() as interruption:
+        job = Job(faulty("never_send"), 1, JobFolder(tmp_path))
+        outcome = InlineExecutor().run(job, SilentDisplay(), interruption)
+    assert outcome.exit_code == 4
+    assert outcome.cause is not None
+    assert outcome.cause.startswith("deadlock at ")
+    assert "messages of round 4 from nodes 3" in outcome.cause
+
+
+def test_agent_killed(tmp_path: Path) -> None:
+    class Killer(SilentDisplay):
+        def progress(self, node: int, round: int, train_loss: float | None) -> None:
+            for agent in psutil.Process().children():
+                agent.kill()
+
+    executor = LocalExecutor()
+    with Interruption().installed() as interruption:
+        job = Job(arm(run=LONG), 1, JobFolder(tmp_path))
+        outcome = executor.run(job, Killer(), interruption)
+    executor.close()
+    assert outcome.exit_code == 4
+    assert outcome.cause == "agent on host localhost was killed by signal 9"
+
+
+def test_job_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    partition = {"name": "file", "settings": {"path": str(tmp_path / "absent.json")}}
+    outcome = outcome_of(arm(data={"name": "quadratic", "partition": partition}), tmp_path / "run")
+    assert outcome.state == "failed"
+    assert outcome.cause is not None
+    assert "absent.json" in outcome.cause
+    assert "Traceback" not in outcome.cause
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A launcher of its own, running an endless experiment with a slow sixteen."""
+    toml = tmp_path / "endless.toml"
+    toml.write_text(
+        'name = "endless"\nnodes = 8\nalgorithm = "mosaic"\n'
+        'topology = { name = "regular", degree = 3 }\nfragments = { count = 4, map = "global" }\n'
+        '[data]\nname = "quadratic"\n[train]\nlr = 0.05\nbatch = 2\nlocal_steps = 2\n'
+        "[run]\nmax_rounds = 1000000\ntest_after = 100\nsave_models = false\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-P", "-m", "launch", "run", str(toml), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert isinstance(process.stdout, IO) or process.stdout is not None
+    process.stdout.close()
+
+
+def wait_for(condition: Any, timeout_s: float) -> None:
+    """Poll ``condition`` (of other processes, so there is nothing to wait on) until it holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the awaited state was not reached in time"
+        time.sleep(0.02)
+
+
+def running(process: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:
+    """All processes of the launcher once every node has written its first round."""
+
+    def logs() -> list[Path]:
+        return sorted(folder.glob("out/*/*/seed-1/nodes/*.jsonl"))
+
+    wait_for(lambda: len(logs()) == 8 and all('"round"' in log.read_text() for log in logs()), 60)
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The run's manifest."""
+    (path,) = folder.glob("out/*/manifest.json")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def test_nothing_survives_a_killed_launcher(launcher: subprocess.Popen[str], tmp_path: Path) -> None:
+    descendants = running(launcher, tmp_path)
+    assert len(descendants) == 10  # agent, eight nodes, observer
+    launcher.kill()
+    launcher.wait()
+    _, alive = psutil.wait_procs(descendants, timeout=2)
+    assert not alive
+    for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl"):
+        text = log.read_text(encoding="utf-8")
+        for line in text[: text.rindex("\n")].splitlines():
+            json.loads(line)
+    assert manifest(tmp_path)["state"] == "running"  # nobody was left to say otherwise; reports call it incomplete
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_keeps_what_was_measured(
+    number: signal.Signals, launcher: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    descendants = running(launcher, tmp_path)
+    launcher.send_signal(number)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 5, output
+    assert "Traceback" not in output
+    assert not [p for p in descendants if p.is_running()]
+    assert manifest(tmp_path)["state"] == "interrupted"
+    (report,) = tmp_path.glob("out/*/report.html")
+    assert "interrupted" in report.read_text(encoding="utf-8").lower()
+    for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl"):
+        last = events(log)[-1]
+        assert (last["event"], last["reason"]) == ("end", "interrupted")
+
+
+def test_killed_node_ends_the_run_within_two_seconds(
+    launcher: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    descendants = running(launcher, tmp_path)
+    logs = {events(log)[0]["pid"]: events(log)[0]["node"] for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl")}
+    victim = next(p for p in descendants if logs.get(p.pid) == 5)
+    victim.kill()
+    members = [p for p in descendants if p.pid in logs]
+    _, alive = psutil.wait_procs(members, timeout=2)
+    assert not alive
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 4, output
+    assert "node 5 on host localhost was killed by SIGKILL" in output
+    assert manifest(tmp_path)["state"] == "failed"
+    (report,) = tmp_path.glob("out/*/report.html")
+    assert "node 5" in report.read_text(encoding="utf-8")

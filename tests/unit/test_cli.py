@@ -1,0 +1,311 @@
+"""The command line: what it prints, what it imports, and which exit code stands for what."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from decentral.config import SHIPPED, load
+from decentral.errors import (
+    ConfigError,
+    DecentralError,
+    Interrupted,
+    NotTrustworthy,
+    PreflightError,
+    RunFailed,
+)
+from launch import overview, parts
+from launch.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "matplotlib", "pandas", "zmq", "scipy", "sklearn")
+
+TINY = """
+name = "tiny"
+description = "a tiny comparison"
+nodes = 4
+seeds = [1, 2]
+topology = { name = "ring" }
+data = { name = "digits" }
+train = { lr = 0.1, batch = 8, local_steps = 1 }
+run = { max_rounds = 5 }
+
+[[arm]]
+name = "D-PSGD"
+algorithm = "dpsgd"
+
+[[arm]]
+name = "Mosaic"
+algorithm = "mosaic"
+topology = { name = "regular", degree = 2 }
+fragments = { count = 4 }
+"""
+
+
+def cli(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+class TestUsage:
+    def test_help_names_every_command(self) -> None:
+        result = cli("--help")
+        assert result.exit_code == 0
+        for command in ("run", "validate", "list", "report", "download"):
+            assert f"\n  {command} " in result.stdout
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("walk",),
+            ("run", "--seed", "1"),
+            ("run", "--seeds", "1,two"),
+            ("run", "--seeds", ""),
+            ("run", "--seeds", "-1"),
+            ("run", "--executor", "threads"),
+            ("run", "a.toml", "b.toml"),
+            ("report",),
+            ("download",),
+        ],
+    )
+    def test_usage_errors_exit_with_2(self, arguments: tuple[str, ...]) -> None:
+        result = cli(*arguments)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments", [["--help"], ["list"], ["validate"], ["run", "--dry-run"], ["run", "absent"]]
+    )
+    def test_nothing_heavy_is_imported_before_it_is_needed(self, arguments: list[str]) -> None:
+        program = (
+            "import atexit, sys\n"
+            f"atexit.register(lambda: print('IMPORTED', *sorted({{*sys.modules}} & {{*{HEAVY}}})))\n"
+            "from launch.cli import app\n"
+            f"app({arguments})\n"
+        )
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert done.stdout.splitlines()[-1] == "IMPORTED", done.stderr
+
+    def test_module_is_the_command(self) -> None:
+        command = [sys.executable, "-m", "launch", "list"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("algorithms\n")
+
+
+class TestList:
+    def test_every_shipped_part_and_experiment_has_a_line(self) -> None:
+        result = cli("list")
+        assert result.exit_code == 0
+        sections = {block.partition("\n")[0]: block for block in result.stdout.split("\n\n")}
+        assert list(sections) == ["algorithms", "topologies", "tasks", "partitions", "experiments"]
+        for title, kind in overview.KINDS:
+            assert [line.split()[0] for line in sections[title].splitlines()[1:]] == parts.available(kind)
+        names = [line.split()[0] for line in sections["experiments"].splitlines()[1:]]
+        assert names == sorted(path.stem for path in SHIPPED.glob("*.toml"))
+        assert "default" in names
+
+    def test_every_line_says_something(self) -> None:
+        for section in overview.catalogue().values():
+            assert [name for name, description in section.items() if len(description) < 10] == []
+
+    def test_broken_experiment_file_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "broken.toml").write_text("name = ")
+        monkeypatch.setattr(overview, "SHIPPED", tmp_path)
+        with pytest.raises(ConfigError, match=r"broken\.toml"):
+            overview.experiments()
+
+
+class TestPlan:
+    def test_traffic_is_that_of_the_topology_and_independent_of_fragments(self, tiny: Path) -> None:
+        dpsgd, mosaic = (overview.arm_plan(arm, 1) for arm in load(tiny).arms)
+        assert dpsgd.parameters == mosaic.parameters > 0
+        assert (dpsgd.messages, mosaic.messages) == (
+            2,
+            8,
+        )  # a ring's 2 neighbors; degree 2 for each of 4 fragments
+        assert dpsgd.bytes == mosaic.bytes == 2 * 4 * dpsgd.parameters
+        assert dpsgd.total_bytes == dpsgd.bytes * 4 * 5
+
+    def test_irregular_graphs_give_the_mean_over_nodes(self, tiny: Path) -> None:
+        arm = load(tiny, ['arm.D-PSGD.topology={name="star"}']).arms[0]
+        assert overview.arm_plan(arm, 1).messages == 2 * (4 - 1) / 4
+
+    @pytest.mark.parametrize(
+        ("count", "text"),
+        [
+            (0, "0 B"),
+            (999, "999 B"),
+            (999.7, "1 kB"),
+            (98976, "99 kB"),
+            (2.5e9, "2.5 GB"),
+            (3.21e15, "3210 TB"),
+        ],
+    )
+    def test_size(self, count: float, text: str) -> None:
+        assert overview.size(count) == text
+
+    @pytest.mark.parametrize("command", [("validate",), ("run", "--dry-run")])
+    def test_shows_every_arm_and_starts_nothing(
+        self, command: tuple[str, ...], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        result = cli(*command, str(tiny), "--seeds", "1,2,3", "--set", "nodes=6")
+        assert (result.exit_code, result.stderr) == (0, "")
+        lines = result.stdout.splitlines()
+        assert lines[0] == "tiny: a tiny comparison"
+        (dpsgd,) = (line.split() for line in lines if "D-PSGD" in line)
+        d = overview.arm_plan(load(tiny).arms[0], 1).parameters
+        assert dpsgd[:8] == ["D-PSGD", "dpsgd", "ring", "6", "5", "1", str(d), "2"]
+        assert lines[-1] == (
+            "6 runs (2 arms, seeds 1, 2, 3), one after the other; "
+            "9 processes at most: 6 nodes, an observer, an agent and this one"
+        )
+        assert os.listdir(tmp_path) == ["tiny.toml"]
+
+    def test_inline_needs_one_process(self, tiny: Path) -> None:
+        result = cli("validate", str(tiny), "--executor", "inline")
+        assert (
+            result.stdout.splitlines()[-1]
+            == "4 runs (2 arms, seeds 1, 2), one after the other, in this process"
+        )
+
+    @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
+    def test_shipped_experiments_are_possible(self, name: str) -> None:
+        experiment = load(Path(name))
+        assert len(overview.plan_rows(experiment)) == len(experiment.arms)
+
+    def test_all_problems_are_told_at_once_without_traceback(self, tiny: Path) -> None:
+        result = cli("validate", str(tiny), "--set", "topology.degre=3", "--set", "train.lr=-1")
+        assert result.exit_code == ConfigError.exit_code
+        assert result.stdout == ""
+        assert "train.lr = -1" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Path]], list[Any]]:
+    """Puts a function in the place of ``run_experiment``; returns the list of its calls' arguments."""
+
+    def install(run_experiment: Callable[..., Path]) -> list[Any]:
+        calls: list[Any] = []
+
+        def noting(*arguments: Any) -> Path:
+            calls.append(arguments)
+            return run_experiment(*arguments)
+
+        module = ModuleType("launch.session")
+        vars(module).update(RunOptions=SimpleNamespace, run_experiment=noting)
+        monkeypatch.setitem(sys.modules, "launch.session", module)
+        monkeypatch.setattr("launch.cli._show_comparison", lambda folder: print(f"comparison of {folder}"))
+        return calls
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[..., Path]:
+    def run_experiment(*_: Any) -> Path:
+        raise error
+
+    return run_experiment
+
+
+class TestRun:
+    def test_passes_everything_on_and_shows_the_comparison(
+        self, tiny: Path, tmp_path: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        calls = session(lambda *_: tmp_path / "the run")
+        arguments = ("--seeds", "7", "--set", "nodes=8", "--out", str(tmp_path), "--executor", "inline")
+        result = cli("run", str(tiny), *arguments)
+        assert (result.exit_code, result.stdout) == (0, f"comparison of {tmp_path / 'the run'}\n")
+        ((experiment, options, _),) = calls
+        assert (experiment.seeds, {arm.nodes for arm in experiment.arms}) == ((7,), {8})
+        assert (options.out, options.executor) == (tmp_path, "inline")
+        assert options.command[0] == "decentral"
+
+    def test_default_experiment_processes_and_folder(
+        self, session: Callable[[Callable[..., Path]], list[Any]], tmp_path: Path
+    ) -> None:
+        calls = session(lambda *_: tmp_path)
+        assert cli("run").exit_code == 0
+        ((experiment, options, _),) = calls
+        assert experiment.name == load(Path("default")).name
+        assert (options.out, options.executor) == (ROOT / "results" / "runs", "processes")
+
+    @pytest.mark.parametrize("kind", [ConfigError, PreflightError, RunFailed, Interrupted, NotTrustworthy])
+    def test_failures_are_one_message_and_their_exit_code(
+        self, kind: type[DecentralError], tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        session(raising(kind("node 3 died of SIGKILL")))
+        result = cli("run", str(tiny))
+        assert (result.exit_code, result.stdout) == (kind.exit_code, "")
+        assert result.stderr == "decentral: node 3 died of SIGKILL\n"
+
+    def test_what_was_measured_before_a_failure_is_shown(
+        self, tiny: Path, tmp_path: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        error = RunFailed("node 3 died")
+        error.run_folder = tmp_path  # type: ignore[attr-defined]
+        session(raising(error))
+        result = cli("run", str(tiny))
+        assert (result.exit_code, result.stdout) == (4, f"comparison of {tmp_path}\n")
+
+    def test_interruption(self, tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]) -> None:
+        session(raising(KeyboardInterrupt()))
+        result = cli("run", str(tiny))
+        assert (result.exit_code, result.stderr) == (5, "decentral: interrupted\n")
+
+    def test_bugs_keep_their_traceback(
+        self, tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        session(raising(ZeroDivisionError("a bug")))
+        result = cli("run", str(tiny))
+        assert result.exit_code == 1
+        assert isinstance(result.exception, ZeroDivisionError)
+
+
+class TestReport:
+    def test_no_run_folder(self, tmp_path: Path) -> None:
+        result = cli("report", str(tmp_path))
+        assert result.exit_code == ConfigError.exit_code
+        assert str(tmp_path) in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+class TestDownload:
+    def test_tasks_without_data_to_fetch_say_so(self) -> None:
+        result = cli("download", "digits")
+        assert (result.exit_code, result.stdout) == (ConfigError.exit_code, "")
+        assert "nothing to download" in result.stderr
+
+    def test_unknown_task(self) -> None:
+        result = cli("download", "cifar11")
+        assert result.exit_code == ConfigError.exit_code
+        assert "cifar10" in result.stderr
+
+    def test_fetches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parts.resolve("task", "movielens"), "fetch", lambda self: tmp_path / self.version)
+        for arguments, version in (((), "latest-small"), (("--set", "version=100k"), "100k")):
+            result = cli("download", "movielens", *arguments)
+            assert (result.exit_code, result.stdout) == (0, f"movielens: {tmp_path / version}\n")
+
+    def test_unknown_setting(self) -> None:
+        result = cli("download", "movielens", "--set", "versoin=100k")
+        assert result.exit_code == ConfigError.exit_code
+        assert "version" in result.stderr

@@ -1,0 +1,286 @@
+"""The wire format: what is sent is read back, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentral.errors import WireError
+from decentral.messages import (
+    MAX_FRAGMENTS,
+    MAX_HEADER_BYTES,
+    WIRE_VERSION,
+    Header,
+    Kind,
+    Message,
+    SequenceWindow,
+    decode_header,
+    decode_payloads,
+    encode_header,
+)
+
+RUN = b"\x01runrun\xff"
+MAP = b"mapmap\x00\xfe"
+REASONS = {"oversized", "malformed", "version", "foreign"}
+COUNT = st.integers(0, 2**63 - 1)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Message]:
+    sender, round_, time_ns = draw(COUNT), draw(COUNT), draw(COUNT)
+    kind = draw(st.sampled_from(Kind))
+    parts = draw(st.lists(st.tuples(COUNT, st.binary(max_size=40)), min_size=1, max_size=6))
+    return [
+        Message(
+            sender, round_, k, np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<f4"), MAP, time_ns, kind
+        )
+        for k, raw in parts
+    ]
+
+
+def batch(parts: int = 2) -> list[Message]:
+    return [
+        Message(5, 70_000, k, np.arange(3 + k, dtype=np.float32), MAP, 123_456_789_012) for k in range(parts)
+    ]
+
+
+def fields(**changes: Any) -> list[Any]:
+    """A valid header as a list, with some of its fields changed."""
+    names = ["version", "run", "kind", "sender", "round", "time_ns", "map_hash", "sequence", "parts"]
+    values = [WIRE_VERSION, RUN, 0, 5, 70_000, 123, MAP, 9, [[0, 12], [1, 16]]]
+    return [changes.get(name, value) for name, value in zip(names, values, strict=True)]
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(WireError) as error:
+        decode_header(data, RUN)
+    return error.value.reason
+
+
+@given(batches(), COUNT)
+def test_round_trip(messages: list[Message], sequence: int) -> None:
+    first = messages[0]
+    data = encode_header(RUN, sequence, messages)
+    header = decode_header(data, RUN)
+    assert header == Header(
+        first.kind,
+        first.sender,
+        first.round,
+        first.time_ns,
+        MAP,
+        sequence,
+        tuple((m.fragment, m.values.nbytes) for m in messages),
+    )
+    assert isinstance(header.kind, Kind)
+    assert decode_header(memoryview(data), RUN) == header
+    decoded = decode_payloads(header, [m.values.tobytes() for m in messages])
+    assert len(decoded) == len(messages)
+    for got, sent in zip(decoded, messages, strict=True):
+        assert got.values.dtype == np.float32
+        assert got.values.tobytes() == sent.values.tobytes()  # NaN payloads included
+        assert (got.sender, got.round, got.fragment, got.map_hash, got.time_ns, got.kind) == (
+            sent.sender,
+            sent.round,
+            sent.fragment,
+            sent.map_hash,
+            sent.time_ns,
+            sent.kind,
+        )
+
+
+def test_payloads_are_views_not_copies() -> None:
+    header = decode_header(encode_header(RUN, 1, batch(1)), RUN)
+    buffer = bytearray(12)
+    (message,) = decode_payloads(header, [buffer])
+    buffer[:4] = np.float32(2.5).tobytes()
+    assert message.values[0] == 2.5
+    assert message.nbytes == 12
+
+
+def test_the_largest_batch_fits() -> None:
+    values = np.zeros(1, dtype=np.float32)
+    messages = [Message(1, 2**31, k, values, MAP, 2**62) for k in range(MAX_FRAGMENTS)]
+    data = encode_header(RUN, 2**40, messages)
+    assert len(data) <= MAX_HEADER_BYTES
+    assert len(decode_header(data, RUN).parts) == MAX_FRAGMENTS
+    more = encode_header(RUN, 1, [*messages, Message(1, 2**31, MAX_FRAGMENTS, values, MAP, 2**62)])
+    assert refusal(more) == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "malformed"),
+        (b"\xc1", "malformed"),
+        (b"hello world", "malformed"),
+        (bytes(MAX_HEADER_BYTES + 1), "oversized"),
+        (msgpack.packb(None), "malformed"),
+        (msgpack.packb({}), "malformed"),
+        (msgpack.packb([]), "version"),
+        (msgpack.packb([WIRE_VERSION]), "malformed"),
+        (msgpack.packb([WIRE_VERSION + 1, "another layout"]), "version"),
+        (msgpack.packb(fields(version=True)), "version"),
+        (msgpack.packb(fields(version=1.0)), "version"),
+        (msgpack.packb(fields(version=-1)), "version"),
+        (msgpack.packb([*fields(), 0]), "malformed"),
+        (msgpack.packb(fields()[:-1]), "malformed"),
+        (msgpack.packb(fields()) + b"\x00", "malformed"),
+        (msgpack.packb(fields())[:-1], "malformed"),
+        (msgpack.packb(fields(run=b"another!")), "foreign"),
+        (msgpack.packb(fields(run=b"short")), "malformed"),
+        (msgpack.packb(fields(run="textrun!")), "malformed"),
+        (msgpack.packb(fields(run=RUN + b"x")), "malformed"),
+        (msgpack.packb(fields(map_hash=b"")), "malformed"),
+        (msgpack.packb(fields(map_hash=None)), "malformed"),
+        (msgpack.packb(fields(kind=len(Kind))), "malformed"),
+        (msgpack.packb(fields(parts=[])), "malformed"),
+        (msgpack.packb(fields(parts=[0, 12])), "malformed"),
+        (msgpack.packb(fields(parts=[[0]])), "malformed"),
+        (msgpack.packb(fields(parts=[[0, 12, 0]])), "malformed"),
+        (msgpack.packb(fields(parts=[[0, 13]])), "malformed"),
+        (msgpack.packb(fields(parts=[[True, 12]])), "malformed"),
+        (msgpack.packb(fields(parts=[[0, -4]])), "malformed"),
+        (msgpack.packb(fields(parts=[[-1, 4]])), "malformed"),
+        (msgpack.packb(fields(parts=[[0, 4.0]])), "malformed"),
+        (msgpack.packb(fields(parts={0: 4})), "malformed"),
+    ],
+)
+def test_everything_else_is_refused_with_its_reason(data: bytes, reason: str) -> None:
+    assert refusal(data) == reason
+
+
+@pytest.mark.parametrize("name", ["kind", "sender", "round", "time_ns", "sequence"])
+@pytest.mark.parametrize("value", [-1, -(2**63), 2**63, 2**64 - 1, True, False, 1.0, None, b"1", [], [[[]]]])
+def test_counts_are_integers_of_63_bits(name: str, value: object) -> None:
+    assert decode_header(msgpack.packb(fields()), RUN).sequence == 9
+    assert refusal(msgpack.packb(fields(**{name: value}))) == "malformed"
+
+
+def mutate(data: bytes, rng: random.Random) -> bytes:
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(out)) if out else 0
+        match rng.randrange(5):
+            case 0 if out:
+                out[at] ^= 1 << rng.randrange(8)
+            case 1 if out:
+                out[at] = rng.randrange(256)
+            case 2:
+                out[at:at] = rng.randbytes(rng.randint(1, 9))
+            case 3:
+                del out[at : at + rng.randint(1, 9)]
+            case _:
+                del out[at:]
+    return bytes(out)
+
+
+def decode_or_reason(data: bytes) -> Header | str:
+    """Fails on anything that is neither a header nor a refusal for a documented reason."""
+    try:
+        header = decode_header(data, RUN)
+    except WireError as error:
+        assert error.reason in REASONS
+        return error.reason
+    parts = [Message(header.sender, header.round, k, np.zeros(0, np.float32), MAP) for k, _ in header.parts]
+    assert all(0 <= part.fragment < 2**63 for part in parts)
+    canonical = (WIRE_VERSION, RUN, int(header.kind), header.sender, header.round, header.time_ns)
+    again = msgpack.packb((*canonical, header.map_hash, header.sequence, header.parts))
+    assert decode_header(again, RUN) == header
+    return header
+
+
+def test_mutated_headers_are_valid_or_refused() -> None:
+    rng = random.Random(1)
+    original = encode_header(RUN, 300, batch())
+    outcomes = [decode_or_reason(mutate(original, rng)) for _ in range(20_000)]
+    reasons = {outcome for outcome in outcomes if isinstance(outcome, str)}
+    assert {"malformed", "version", "foreign"} <= reasons
+    assert any(isinstance(outcome, Header) for outcome in outcomes), "no mutation hit a plain number"
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=300)
+def test_random_bytes_are_valid_or_refused(data: bytes) -> None:
+    decode_or_reason(data)
+    decode_or_reason(b"\x99\x01\xc4\x08" + RUN + data)
+
+
+def nested(prefix: bytes, element: bytes, depth: int) -> bytes:
+    return prefix + element * depth
+
+
+BOMBS = {
+    "long arrays": nested(b"", b"\xdd\x00\x00\xff\xff", 5000),
+    "array of 2^32": b"\xdd\xff\xff\xff\xff",
+    "array 16": nested(b"", b"\xdc\xff\xff", 20_000),
+    "pairs": nested(b"", b"\x92", MAX_HEADER_BYTES),
+    "nines": nested(b"", b"\x99\x01", MAX_HEADER_BYTES // 2),
+    "bytes of 2^32": b"\x99\x01\xc6\xff\xff\xff\xff",
+    "text of 2^32": b"\x99\x01\xdb\xff\xff\xff\xff",
+    "table of 2^32": b"\x99\x01\xdf\xff\xff\xff\xff",
+    "extension of 2^32": b"\x99\x01\xc9\xff\xff\xff\xff\x05",
+    "parts of 2^32": msgpack.packb(fields())[:-7] + b"\xdd\xff\xff\xff\xff",
+    "parts nested": msgpack.packb(fields())[:-7] + b"\xdc\xff\xff" + b"\x92" * 100_000,
+    "many fields": b"\x99\x01" + b"\xdc\xff\xff" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_declared_lengths_cost_no_memory(name: str) -> None:
+    data = BOMBS[name]
+    tracemalloc.start()
+    try:
+        assert refusal(data) == "malformed"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(data) + 1_000_000
+
+
+@pytest.mark.parametrize(
+    "buffers",
+    [
+        [],
+        [bytes(12)],
+        [bytes(12), bytes(16), bytes(0)],
+        [bytes(16), bytes(12)],
+        [bytes(12), bytes(15)],
+        [bytes(12), bytes(20)],
+        [b"", bytes(16)],
+    ],
+)
+def test_buffers_must_match_the_header(buffers: list[bytes]) -> None:
+    header = decode_header(msgpack.packb(fields()), RUN)
+    assert len(decode_payloads(header, [bytes(12), bytes(16)])) == 2
+    with pytest.raises(WireError) as error:
+        decode_payloads(header, buffers)
+    assert error.value.reason == "malformed"
+
+
+@given(st.integers(0, 60).flatmap(lambda n: st.permutations(range(1, n + 1))), st.data())
+def test_each_sequence_number_is_accepted_once_in_any_order(order: list[int], data: st.DataObject) -> None:
+    window = SequenceWindow()
+    seen: list[int] = []
+    for number in order:
+        assert window.accept(number)
+        seen.append(number)
+        assert not window.accept(data.draw(st.sampled_from(seen)))
+    assert not any(window.accept(number) for number in order)
+    assert window.accept(len(order) + 1)
+
+
+def test_sequence_numbers_start_at_one() -> None:
+    assert not SequenceWindow().accept(0)
+
+
+def test_an_orderly_sender_costs_no_memory() -> None:
+    window = SequenceWindow()
+    assert all(window.accept(number) for number in range(1, 10_001))
+    assert window._above == set()

@@ -1,0 +1,259 @@
+"""What holds for every file: size, layers, banned calls, declared and pinned dependencies."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("decentral", "nodes", "topologies", "launch", "results")
+SOURCES = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "runs" not in path.parts
+)
+MAY_IMPORT = {
+    "decentral": {"decentral"},
+    "nodes": {"nodes", "decentral"},
+    "topologies": {"topologies", "decentral"},
+    "results": {"results", "decentral"},
+    "launch": set(PACKAGES),
+}
+MAX_LINES = 300
+MAX_LINES_OF_PART = {"nodes": 100, "topologies": 60}
+
+BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
+BANNED_CALLS = {
+    *(
+        f"{module}.{name}"
+        for module in ("pickle", "cPickle", "dill", "marshal")
+        for name in ("load", "loads")
+    ),
+    *(f"pickle.{name}" for name in ("Unpickler", "_Unpickler")),
+    *("os.system", "os.popen", "shelve.open", "joblib.load", "pandas.read_pickle"),
+    *("torch.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
+}
+SAFE_UNPICKLER = ROOT / "decentral" / "tasks" / "cifar.py"
+"""Reads CIFAR's published pickles with an unpickler that refuses every class but arrays'."""
+EXTRA_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq"}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every imported module, wherever in the file."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}:{node.lineno}: relative import; write the full name"
+            yield node.lineno, node.module or ""
+
+
+def full_name(path: Path, called: ast.expr) -> str:
+    """``module.name`` of what is called, aliases of imports resolved."""
+    parts: list[str] = []
+    while isinstance(called, ast.Attribute):
+        parts.append(called.attr)
+        called = called.value
+    if not isinstance(called, ast.Name):
+        return ".".join(reversed(parts))
+    return ".".join([aliases_of(path).get(called.id, called.id), *reversed(parts)])
+
+
+@cache
+def aliases_of(path: Path) -> dict[str, str]:
+    aliases = {}
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return aliases
+
+
+def violations(path: Path) -> list[str]:
+    """Banned calls and bases of classes in ``path``."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        names: list[str] = []
+        if isinstance(node, ast.Call):
+            name = full_name(path, node.func)
+            names.append(name)
+            for keyword in node.keywords:
+                is_false = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                if (keyword.arg, is_false) in {("shell", False), ("allow_pickle", False)}:
+                    found.append(f"{shown(path)}:{node.lineno}: {name}({keyword.arg}=...)")
+        elif isinstance(node, ast.ClassDef):
+            names += [full_name(path, base) for base in node.bases]
+        found += [
+            f"{shown(path)}:{node.lineno}: {name}" for name in names if name in BANNED_NAMES | BANNED_CALLS
+        ]
+    return found
+
+
+def test_every_package_has_sources() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)
+
+
+def test_files_are_short() -> None:
+    lengths = {shown(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines >= MAX_LINES} == {}
+
+
+@pytest.mark.parametrize("package", MAX_LINES_OF_PART)
+def test_algorithms_and_topologies_are_shorter(package: str) -> None:
+    lengths = {
+        path.name: len(path.read_text(encoding="utf-8").splitlines())
+        for path in (ROOT / package).glob("*.py")
+    }
+    assert {name: lines for name, lines in lengths.items() if lines >= MAX_LINES_OF_PART[package]} == {}
+
+
+def test_nothing_dangerous_is_called() -> None:
+    found = [line for path in SOURCES for line in violations(path)]
+    assert [line for line in found if not line.startswith(f"{shown(SAFE_UNPICKLER)}:")] == []
+
+
+def test_the_one_unpickler_is_restricted() -> None:
+    if not SAFE_UNPICKLER.exists():
+        pytest.fail(f"{shown(SAFE_UNPICKLER)} is gone; take it off the list of exceptions")
+    kinds = {line.rpartition(": ")[2] for line in violations(SAFE_UNPICKLER)}
+    assert kinds <= {"pickle.Unpickler"}
+    classes = [node for node in ast.walk(tree_of(SAFE_UNPICKLER)) if isinstance(node, ast.ClassDef)]
+    unpicklers = [
+        node
+        for node in classes
+        if any(full_name(SAFE_UNPICKLER, base) == "pickle.Unpickler" for base in node.bases)
+    ]
+    for node in unpicklers:
+        assert "find_class" in {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\npickle.loads(b'')",
+        "from pickle import loads as read\nread(b'')",
+        "import torch as t\nt.load('model')",
+        "eval('1')",
+        "import subprocess\nsubprocess.run('ls', shell=True)",
+        "import numpy as np\nnp.load('x', allow_pickle=True)",
+        "import pickle\nclass Reader(pickle.Unpickler): ...",
+    ],
+)
+def test_dangerous_calls_are_recognised(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "launch" / "absent.py"
+    monkeypatch.setitem(globals(), "tree_of", lambda path: ast.parse(source))
+    monkeypatch.setitem(globals(), "aliases_of", aliases_of.__wrapped__)
+    assert len(violations(path)) == 1
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_layers(package: str) -> None:
+    wrong = [
+        f"{shown(path)}:{line}: imports {name}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] == package
+        for line, name in imports_of(path)
+        if (top := name.partition(".")[0]) in {*PACKAGES, "tests"} and top not in MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+def configuration() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def names_of(requirements: str) -> set[str]:
+    return {
+        re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in requirements.split("\n") if line.strip()
+    }
+
+
+def test_packages_are_listed() -> None:
+    """An explicit list makes the editable install a plain .pth; it must not miss a folder."""
+    listed = set(configuration()["options"]["packages"].split())
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES}
+    assert folders == listed
+
+
+def test_imports_are_declared() -> None:
+    declared = names_of(configuration()["options"]["install_requires"])
+    imported = {name.partition(".")[0] for path in SOURCES for _, name in imports_of(path)}
+    foreign = imported - set(sys.stdlib_module_names) - set(PACKAGES)
+    assert {EXTRA_NAMES.get(name, name).lower().replace("_", "-") for name in foreign} <= declared
+
+
+def test_everything_is_pinned() -> None:
+    options = configuration()
+    wanted = names_of(options["options"]["install_requires"]) | names_of(
+        options["options.extras_require"]["dev"]
+    )
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
+    assert wanted <= {pin.partition("==")[0] for pin in pins}
+
+
+LEAKY_TESTS = """
+import socket, subprocess, tempfile
+kept = []
+
+def test_clean(tmp_path):
+    (tmp_path / "file").write_text("kept by pytest")
+    with socket.socket(): pass
+    subprocess.run(["true"], check=True)
+
+def test_socket():
+    kept.append(socket.socket())
+
+def test_process():
+    kept.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+
+def test_temporary_file():
+    kept.append(tempfile.mkstemp())
+
+def test_orphan():
+    subprocess.run(["sh", "-c", "sleep 5 >/dev/null 2>&1 </dev/null &"], check=True)
+"""
+
+
+def test_leaks_fail_their_test(tmp_path: Path) -> None:
+    """The fixture of conftest.py sees sockets, children, orphans and temporary files."""
+    conftest = (ROOT / "tests" / "conftest.py").read_text(encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(
+        re.sub(r"SETTLE_S = [\d.]+", "SETTLE_S = 0.1", conftest), encoding="utf-8"
+    )
+    (tmp_path / "test_leaky.py").write_text(LEAKY_TESTS, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-rA",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
+    failed = set(re.findall(r"^ERROR .*::(\w+)", done.stdout, re.MULTILINE))
+    assert failed == {"test_socket", "test_process", "test_temporary_file", "test_orphan"}, done.stdout
+    for words in ("-> socket:[", ": cat", "in TMPDIR: tmp", ": sleep 5"):
+        assert words in done.stdout
