@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ class Fragments:
     def __init__(self, order: IntArray, bounds: Sequence[int]) -> None:
         self._order = order
         self._identity = bool(np.array_equal(order, np.arange(order.size)))
-        self._slices = tuple(slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True))
+        self._slices = tuple(slice(a, b) for a, b in pairwise(bounds))
         digest = hashlib.blake2b(digest_size=8, person=b"fragments")
         digest.update(np.asarray(bounds, dtype="<i8").tobytes())
         digest.update(np.asarray(order, dtype="<i8").tobytes())
@@ -105,8 +106,8 @@ class Fragmenter:
         empty = [k for k, part in enumerate(parts) if part.size == 0]
         if empty:
             raise ConfigError(
-                f"fragments.count = {self.count}: map = {self.map} would leave {len(empty)} fragments empty for "
-                f"tensors of at most {max(sizes)} parameters; use fewer fragments or map = global"
+                f"fragments.count = {self.count}: map = {self.map} would leave {len(empty)} fragments empty "
+                f"for tensors of at most {max(sizes)} parameters; use fewer fragments or map = global"
             )
         bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
         return Fragments(np.concatenate(parts), bounds)

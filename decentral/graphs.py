@@ -149,10 +149,6 @@ class RoundGraphs:
             self._sources[i] = rows
         return rows
 
-    def self_edges(self, i: int, k: int) -> int:
-        """How often node ``i`` itself stands among the targets of its fragment ``k``."""
-        return int(np.count_nonzero(self._array[k, i] == i))
-
 
 def drawn_round(draw: Draw, seeds: Seeds, t: int | None, shape: tuple[int, int, int]) -> RoundGraphs:
     """The graphs that ``draw`` gives for one round; the last ones drawn are kept.

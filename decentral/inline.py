@@ -116,7 +116,7 @@ class Scheduler:
                 task.body()
         except _Cancelled:
             pass
-        except BaseException as error:  # noqa: BLE001 - carried to run(), which raises it
+        except BaseException as error:  # carried to run(), which raises it
             task.error = error
         task.finished = True
         self._yielded.release()

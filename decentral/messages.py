@@ -1,8 +1,9 @@
-"""Messages and their wire format (design.md 5): a bounded msgpack header and raw little-endian float32 buffers.
+"""Messages and their wire format (design.md 5): a bounded msgpack header, raw little-endian float32 buffers.
 
 One multipart message carries all fragments that travel together to one destination::
 
-    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, [[fragment, nbytes], ...]]
+    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence,
+                              [[fragment, nbytes], ...]]
     frame 1..  one buffer per listed fragment
 
 Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
@@ -215,7 +216,7 @@ def _is_count(value: object) -> bool:
 def _is_part(part: object) -> bool:
     return (
         isinstance(part, tuple)
-        and len(part) == 2  # noqa: PLR2004 - a pair
+        and len(part) == 2
         and all(_is_count(value) for value in part)
         and part[1] % 4 == 0
     )

@@ -124,6 +124,7 @@ class Node:
         self._listener = listener
         self._schedule = schedule
         self._round = 0
+        self._complete = False
         self._train_loss: float | None = None
         self._train_ns = 0
         self._wait_ns = 0
@@ -157,6 +158,17 @@ class Node:
             last = self._round == self._schedule.max_rounds
             if last or self._round % self._schedule.test_after == 0:
                 self._evaluate(final=last)
+        self._complete = True
+
+    @property
+    def max_rounds(self) -> int:
+        """T."""
+        return self._schedule.max_rounds
+
+    @property
+    def complete(self) -> bool:
+        """True once all T rounds are finished and the final model has been evaluated."""
+        return self._complete
 
     def rng(self, name: str, *counters: int) -> np.random.Generator:
         """This node's stream ``name`` at ``counters``; other nodes draw other numbers."""

@@ -72,7 +72,7 @@ class OutQueue:
         return destination, message
 
     def pop_all(self) -> list[tuple[int, list[Message]]]:
-        """Remove everything, grouped by destination in order of first appearance, so that it can travel together."""
+        """Remove everything, grouped by destination, in order of first appearance, to travel together."""
         batches: defaultdict[int, list[Message]] = defaultdict(list)
         while self._queue:
             destination, message = self.pop()

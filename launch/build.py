@@ -16,6 +16,7 @@ import numpy as np
 from decentral.arrays import FloatArray, IntArray
 from decentral.clock import Clock
 from decentral.config import Arm
+from decentral.errors import RunFailed
 from decentral.node import Algorithm, Listener, Node, Schedule
 from decentral.observer import Observer
 from decentral.records import Recorder, Value
@@ -126,8 +127,17 @@ class Participant:
     algorithm: Algorithm
 
     def run(self) -> None:
-        """Run the algorithm to its end."""
+        """Run the algorithm to its end.
+
+        Raises:
+            RunFailed: it returned before its last round; its neighbors would wait for it for ever.
+        """
         self.algorithm.run(self.node)
+        if not self.node.complete:
+            raise RunFailed(
+                f"algorithm {type(self.algorithm).__name__} returned before round {self.node.max_rounds}; "
+                f"let it iterate over node.rounds() to the end"
+            )
 
 
 def build_participant(

@@ -221,20 +221,24 @@ def _show_comparison(folder: Path) -> None:
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On standard output: as wide as the terminal, or as wide as it needs in a file or a pipe."""
+    """A line per row where that fits on the terminal, else a line per column; unbroken in any case."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title in header:
-        table.add_column(Text(title))
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text: names may contain square brackets
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(1, console.measure(table, options=console.options.update_width(10_000)).maximum)
+    unbroken = console.options.update_width(10_000)
+    for lines in ([header, *rows], list(zip(header, *rows, strict=True))):
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for title in lines[0]:
+            table.add_column(Text(title))
+        for line in lines[1:]:
+            table.add_row(*map(Text, line))  # Text: names may contain square brackets
+        needed = console.measure(table, options=unbroken).maximum
+        if needed <= console.width or not console.is_terminal:
+            break
+    console.width = max(console.width, needed)
     console.print(table)
 
 

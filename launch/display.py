@@ -20,6 +20,9 @@ from rich.text import Text
 
 from launch.progress import Job, Now, Progress, duration
 
+WIDE = 100
+"""Columns from which on there is room for a bar beside the numbers."""
+
 
 class Display(Protocol):
     """Told by the launcher what happens: the plan, then for each job its start to its end, then close."""
@@ -53,6 +56,10 @@ class Display(Protocol):
         ...
 
 
+def _measured(job: Job) -> str:
+    return job.quality() + (f" in round {job.score[2]}" if job.score is not None else "")
+
+
 class PlainDisplay:
     """One line of text per job start and end, and one every ``every_s`` seconds between them.
 
@@ -83,9 +90,8 @@ class PlainDisplay:
         self._progress.progress(node, round, train_loss)
         job = self._progress.running
         if job is not None and self._progress.now() >= self._due_s:
-            parts = [f"round {job.slowest} of {job.max_rounds}", f"nodes {job.slowest} to {job.fastest}"]
-            parts += [text for text in (job.quality(), self._progress.remaining()) if text]
-            self._line(f"{self._name(job)}: {', '.join(parts)}")
+            parts = [f"round {job.span()}", _measured(job), self._progress.remaining()]
+            self._line(f"{self._name(job)}: {', '.join(part for part in parts if part)}")
 
     def evaluated(self, node: int, round: int, metric: str, score: float, loss: float) -> None:
         """See ``Display``."""
@@ -94,7 +100,7 @@ class PlainDisplay:
     def job_ended(self, arm: str, seed: int, state: str, message: str) -> None:
         """See ``Display``."""
         job = self._progress.end(arm, seed, state, message)
-        parts = [f"{state} after {duration(job.elapsed_s(job.ended_s or 0.0))}", job.quality(), message]
+        parts = [f"{state} after {duration(job.elapsed_s(job.ended_s or 0.0))}", _measured(job), message]
         self._line(f"{self._name(job)}: {', '.join(part for part in parts if part)}")
 
     def note(self, text: str) -> None:
@@ -173,15 +179,13 @@ class LiveDisplay:
     def _draw(self) -> None:
         now_s = self._progress.now()
         self._due_s = now_s + self._every_s
+        wide = self._console.width >= WIDE
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, justify="right")
-        table.add_column(width=20)
-        for _ in range(4):
+        for _ in range(7 if wide else 6):
             table.add_column(no_wrap=True)
         before, shown, after = self._window()
         for job in shown:
-            table.add_row(*self._row(job, now_s))
+            table.add_row(*_row(job, now_s, with_bar=wide))
         total = f"elapsed {duration(now_s - self._progress.started_s)}"
         folded = [f"{count} {where}" for count, where in ((before, "above"), (after, "below")) if count]
         parts = [total, self._progress.remaining(), f"({', '.join(folded)})" if folded else ""]
@@ -196,20 +200,17 @@ class LiveDisplay:
         shown = jobs[first : first + height]
         return first, shown, len(jobs) - first - len(shown)
 
-    def _row(self, job: Job, now_s: float) -> tuple[str | Text | ProgressBar, ...]:
-        # Text, so that square brackets in a name or message are not read as markup.
-        name = (Text(job.arm), f"seed {job.seed}")
-        if job.state == "waiting":
-            return (*name, "", Text("waiting", style="dim"))
-        bar = ProgressBar(total=max(1, job.max_rounds), completed=job.slowest, width=20)
-        rounds = f"round {job.slowest}/{job.max_rounds}"
-        if job.ended_s is None:
-            last = f"nodes {job.slowest}..{job.fastest}"
-        else:
-            reason = f": {job.message.splitlines()[0]}" if job.message else ""
-            last = f"{job.state}{reason}"
-        style = "" if job.state in ("running", "done") else "bold red"
-        return (*name, bar, rounds, duration(job.elapsed_s(now_s)), job.quality(), Text(last, style=style))
+
+def _row(job: Job, now_s: float, *, with_bar: bool) -> list[str | Text | ProgressBar]:
+    # Text, so that square brackets in a name or message are not read as markup.
+    cells: list[str | Text | ProgressBar] = [Text(job.arm), f"seed {job.seed}"]
+    if job.state == "waiting":
+        return [*cells, Text("waiting", style="dim")]
+    if with_bar:
+        cells.append(ProgressBar(total=max(1, job.max_rounds), completed=job.slowest, width=20))
+    reason = f": {job.message.splitlines()[0]}" if job.message else ""
+    state = Text(f"{job.state}{reason}", style="" if job.state in ("running", "done") else "bold red")
+    return [*cells, f"round {job.span()}", duration(job.elapsed_s(now_s)), Text(job.quality()), state]
 
 
 def make_display(stream: TextIO) -> Display:

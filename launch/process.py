@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from decentral.errors import DecentralError, Interrupted
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.zeromq import ZmqTransport
+from launch.board import Board
 from launch.build import Workload, build_observer, build_participant
 from launch.paths import JobFolder, unwritable
 
-PROGRESS_EVERY_S = 0.2
 MAX_FAILURE_CHARACTERS = 20_000
 
 
@@ -44,6 +43,8 @@ class Assignment:
         sockets: folder of the run's ipc sockets.
         folder: where logs go.
         host: this host's name in the run.
+        board: where progress is noted.
+        slot: this process's slot on the board.
     """
 
     number: int
@@ -51,6 +52,8 @@ class Assignment:
     sockets: Path
     folder: JobFolder
     host: str
+    board: Board
+    slot: int
 
 
 class Channel:
@@ -63,13 +66,6 @@ class Channel:
         """Send; blocks while the agent is busy."""
         self._line.send(msgpack.packb(message))
 
-    def tell_if_possible(self, *message: Any) -> None:
-        """Send, or do nothing while the agent is busy: for what the next message supersedes."""
-        try:
-            self._line.send(msgpack.packb(message), socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-
     def await_order(self, order: str) -> None:
         """Block until the agent sends ``order``; the agent's end is this process's end."""
         data = self._line.recv(1 << 16)
@@ -77,20 +73,17 @@ class Channel:
             os._exit(1)
 
 
-class ChannelListener:
-    """Passes progress on to the agent, rounds at most every ``PROGRESS_EVERY_S``."""
+class MemberListener:
+    """Notes rounds on the host's board and tells the agent of evaluations."""
 
-    def __init__(self, channel: Channel, last_round: int) -> None:
+    def __init__(self, channel: Channel, board: Board, slot: int) -> None:
         self._channel = channel
-        self._last_round = last_round
-        self._told = 0.0
+        self._board = board
+        self._slot = slot
 
     def progress(self, node: int, round_: int, train_loss: float | None) -> None:
         """A local round is finished."""
-        now = time.monotonic()
-        if now - self._told >= PROGRESS_EVERY_S or round_ == self._last_round:
-            self._told = now
-            self._channel.tell_if_possible("progress", node, round_, train_loss)
+        self._board.note(self._slot, round_, train_loss)
 
     def evaluated(self, node: int, round_: int, scores: Scores) -> None:
         """An evaluation is finished."""
@@ -132,7 +125,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     recorder.write("header", **workload.header(number), run=assignment.run.hex())
     transport = _transport(workload, assignment)
     clock = WallClock()
-    listener = ChannelListener(channel, run.max_rounds)
+    listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(
         workload, number, clock=clock, transport=transport, recorder=recorder, listener=listener
     )

@@ -32,6 +32,10 @@ class Job:
         self.nodes, self.max_rounds, self.started_s, self.state = nodes, max_rounds, now_s, "running"
         self.rounds = [0] * nodes
 
+    def reached(self, node: int, round_: int) -> None:
+        """``node`` has finished ``round_`` rounds; what comes late does not turn it back."""
+        self.rounds[node] = max(self.rounds[node], round_)
+
     def add_score(self, node: int, round_: int, metric: str, score: float) -> None:
         """Keep ``score``; a round counts once every node has been evaluated in it and none later has."""
         if self.score is not None and round_ < self.score[2]:
@@ -46,10 +50,6 @@ class Job:
     def slowest(self) -> int:
         return min(self.rounds, default=0)
 
-    @property
-    def fastest(self) -> int:
-        return max(self.rounds, default=0)
-
     def share(self) -> float:
         """How much of this job is behind us, 0 to 1."""
         if self.ended_s is not None:
@@ -59,11 +59,15 @@ class Job:
     def elapsed_s(self, now_s: float) -> float:
         return (now_s if self.ended_s is None else self.ended_s) - self.started_s
 
+    def span(self) -> str:
+        """``10..14 of 60``: rounds finished by the slowest and the fastest node."""
+        low, high = min(self.rounds, default=0), max(self.rounds, default=0)
+        return f"{low if low == high else f'{low}..{high}'} of {self.max_rounds}"
+
     def quality(self) -> str:
         """The score, or the training loss as long as no evaluation is complete."""
         if self.score is not None:
-            metric, score, round_ = self.score
-            return f"{metric} {score:.4g} in round {round_}"
+            return f"{self.score[0]} {self.score[1]:.4g}"
         return f"train_loss {fmean(self.losses.values()):.4g}" if self.losses else ""
 
 
@@ -93,12 +97,13 @@ class Progress:
 
     def progress(self, node: int, round_: int, train_loss: float | None) -> None:
         if self.running is not None:
-            self.running.rounds[node] = round_
+            self.running.reached(node, round_)
             if train_loss is not None:
                 self.running.losses[node] = train_loss
 
     def evaluated(self, node: int, round_: int, metric: str, score: float) -> None:
         if self.running is not None:
+            self.running.reached(node, round_)
             self.running.add_score(node, round_, metric, score)
 
     def remaining(self) -> str:

@@ -59,7 +59,8 @@ class Supervisor:
 
     def ready(self, number: int) -> list[Order]:
         """A member has bound its socket; when all have, the start barrier falls."""
-        self.members[number].phase = Phase.READY
+        if not self._advance(number, Phase.STARTING, Phase.READY):
+            return []
         if self.state != "running" or any(m.phase is not Phase.READY for m in self.members.values()):
             return []
         for member in self.members.values():
@@ -72,7 +73,8 @@ class Supervisor:
 
     def done(self, number: int) -> list[Order]:
         """A member has finished its work and waits at the end barrier."""
-        self.members[number].phase = Phase.DONE
+        if not self._advance(number, Phase.RUNNING, Phase.DONE):
+            return []
         if self.state != "running" or any(m.phase is not Phase.DONE for m in self.members.values()):
             return []
         self._released = True
@@ -94,7 +96,7 @@ class Supervisor:
             if self.over and self.state == "running":
                 self.state = "done"
             return []
-        return self._fail(f"{self._name(number)} {_how(status)} {self._where(number, before)}")
+        return self._fail(f"{self._name(number)} {_how(status)} {self._where(number, before)}{_hint(status)}")
 
     def host_lost(self, host: str, what: str) -> list[Order]:
         """An agent is gone, and with it every member on its host."""
@@ -119,6 +121,14 @@ class Supervisor:
         self.cause = cause
         return ["stop"]
 
+    def _advance(self, number: int, before: Phase, after: Phase) -> bool:
+        """Move a member on; False where it is elsewhere, so that a barrier cannot fall twice."""
+        member = self.members[number]
+        if member.phase is not before:
+            return False
+        member.phase = after
+        return True
+
     def _name(self, number: int) -> str:
         who = "the observer" if number == self._observer else f"node {number}"
         return f"{who} on host {self.members[number].host}"
@@ -137,5 +147,10 @@ def _how(status: int) -> str:
     name = (
         signal.Signals(-status).name if -status in {int(s) for s in signal.Signals} else f"signal {-status}"
     )
-    hint = "; if nobody killed it, the kernel may have run out of memory" if -status == signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    return f"was killed by {name}"
+
+
+def _hint(status: int) -> str:
+    if status != -signal.SIGKILL:
+        return ""
+    return "; if nobody killed it, the kernel may have run out of memory"

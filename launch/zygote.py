@@ -4,7 +4,7 @@ Started by an executor as ``python -P -m launch.zygote``; talks to the launcher 
 output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
 process it forked with it, when its input closes, which is how the death of a launcher reaches it.
 
-Orders in: ``job`` (arm, seed, run, folder, sockets, members), ``go``, ``release``, ``stop``, ``exit``.
+Orders in: ``job`` (arm, seed, run, folder, sockets, members), ``go``, ``release``, ``stop`` (grace_ms until they are killed), ``exit``.
 Events out: ``hello``, ``ready``, ``progress``, ``evaluated``, ``done``, ``failed`` (of a member),
 ``exited`` (of a member), ``refused`` (the job could not be loaded), ``over``.
 """
@@ -31,14 +31,15 @@ import torch
 from decentral.config import Arm
 from decentral.errors import DecentralError
 from decentral.tasks.base import LoadedTask
+from launch.board import Board
 from launch.build import Workload, load_workload
 from launch.kernel import die_with_parent, prefer_long_slices
 from launch.paths import JobFolder
 from launch.process import Assignment, member_main
 from launch.protocol import FrameReader, write_frame
 
-STOP_GRACE_MS = 1000
-"""How long members may take to write their last log line before they are killed."""
+PROGRESS_EVERY_MS = 200
+"""How often the board is read for the launcher's display."""
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Forked:
     """A process of this agent."""
 
     number: int
+    slot: int
     pid: int
     pidfd: int
     line: socket.socket
@@ -66,6 +68,9 @@ class Agent:
         self._forked: dict[int, Forked] = {}
         self._poll = select.poll()
         self._sources: dict[int, tuple[str, Forked]] = {}
+        self._board = Board(1)
+        self._told: dict[int, int] = {}
+        self._progress_at_ms = 0
         self._kill_at_ms: int | None = None
 
     def serve(self) -> None:
@@ -74,7 +79,7 @@ class Agent:
         self._tell("hello", pid=os.getpid(), host=platform.node())
         try:
             while not self._orders.ended:
-                for fd, _ in self._poll.poll(STOP_GRACE_MS if self._kill_at_ms is not None else None):
+                for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if self._forked else None):
                     if fd == 0:
                         for order in self._orders.read():
                             if order["do"] == "exit":
@@ -82,12 +87,26 @@ class Agent:
                             self._obey(order)
                     elif fd in self._sources:
                         self._hear(fd)
-                if self._kill_at_ms is not None and _now_ms() >= self._kill_at_ms:
-                    self._signal_all(signal.SIGKILL)
+                self._look_at_the_clock()
         finally:
             self._signal_all(signal.SIGKILL)
             for forked in self._forked.values():
                 os.waitpid(forked.pid, 0)
+
+    def _look_at_the_clock(self) -> None:
+        now_ms = _now_ms()
+        if self._kill_at_ms is not None and now_ms >= self._kill_at_ms:
+            self._signal_all(signal.SIGKILL)
+        if now_ms >= self._progress_at_ms:
+            self._progress_at_ms = now_ms + PROGRESS_EVERY_MS
+            for forked in self._forked.values():
+                self._report_progress(forked)
+
+    def _report_progress(self, forked: Forked) -> None:
+        round_, loss = self._board.read(forked.slot)
+        if round_ != self._told.get(forked.number, 0):
+            self._told[forked.number] = round_
+            self._tell("progress", member=forked.number, round=round_, loss=loss)
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
@@ -98,7 +117,7 @@ class Agent:
                     _order(forked, order["do"])
             case "stop":
                 self._signal_all(signal.SIGTERM)
-                self._kill_at_ms = _now_ms() + STOP_GRACE_MS
+                self._kill_at_ms = _now_ms() + order["grace_ms"]
 
     def _start(self, order: dict[str, Any]) -> None:
         try:
@@ -115,8 +134,19 @@ class Agent:
         folder = JobFolder(Path(order["folder"]))
         gc.collect()
         gc.freeze()
-        for number in order["members"]:
-            assignment = Assignment(number, order["run"], Path(order["sockets"]), folder, order["host"])
+        self._board.close()
+        self._board = Board(len(order["members"]))
+        self._told.clear()
+        for slot, number in enumerate(order["members"]):
+            assignment = Assignment(
+                number=number,
+                run=order["run"],
+                sockets=Path(order["sockets"]),
+                folder=folder,
+                host=order["host"],
+                board=self._board,
+                slot=slot,
+            )
             self._fork(workload, assignment)
         gc.unfreeze()
         for forked in self._forked.values():
@@ -141,7 +171,7 @@ class Agent:
         if pid == 0:
             self._become(workload, assignment, theirs, agent)
         theirs.close()
-        forked = Forked(assignment.number, pid, os.pidfd_open(pid), ours)
+        forked = Forked(assignment.number, assignment.slot, pid, os.pidfd_open(pid), ours)
         self._forked[assignment.number] = forked
         for fd, kind in ((ours.fileno(), "line"), (forked.pidfd, "end")):
             self._sources[fd] = (kind, forked)
@@ -191,6 +221,7 @@ class Agent:
         # What it said last must be passed on before its end: the first cause comes first.
         if forked.line.fileno() in self._sources:
             self._hear(forked.line.fileno())
+        self._report_progress(forked)
         _, status = os.waitpid(forked.pid, 0)
         self._forget(forked.pidfd)
         os.close(forked.pidfd)

@@ -47,8 +47,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "score_bytes",
             f"{score} over traffic",
             plots.score_over_bytes,
-            "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes that a node had sent, mean "
-            f"over nodes, at the same evaluations; headers are not counted. 1 MB is 10\u2076 bytes. {band}",
+            "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes that a node had sent, "
+            f"mean over nodes, at the same evaluations, without headers. 1 MB is 10\u2076 bytes. {band}",
         ),
         (
             "spread_rounds",
@@ -67,8 +67,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "consensus_rounds",
             "Consensus distance",
             plots.consensus_over_rounds,
-            "Mean over nodes of the l2 distance (not squared) between a node's model and the mean model, over "
-            f"all parameters. Points at a distance of 0 (common initial model) are not drawn. {band}",
+            "Mean over nodes of the l2 distance (not squared) between a node's model and the mean model, "
+            f"over all parameters. Points at a distance of 0 (common initial model) are not drawn. {band}",
         ),
         (
             "loss_rounds",

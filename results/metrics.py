@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from results.read import COUNTERS, Run
 
@@ -52,7 +52,7 @@ def t_interval(values: Sequence[float] | npt.NDArray[np.float64]) -> Interval:
         return Interval(n, float(sample.mean()) if n else math.nan, None)
     if n == 1:
         return Interval(1, float(sample[0]), None)
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * sample.std(ddof=1) / math.sqrt(n)
+    half = stdtrit(n - 1, (1 + LEVEL) / 2) * sample.std(ddof=1) / math.sqrt(n)
     return Interval(n, float(sample.mean()), float(half))
 
 
@@ -70,7 +70,7 @@ def across_seeds(frame: pd.DataFrame, by: list[str], values: list[str]) -> pd.Da
         whole = groups[name].count() == n
         table[name] = groups[name].mean().where(whole)
         # The quantile of 0 degrees of freedom is NaN: exactly "no interval".
-        quantile = stats.t.ppf((1 + LEVEL) / 2, n.to_numpy() - 1.0)
+        quantile = stdtrit(n.to_numpy() - 1.0, (1 + LEVEL) / 2)
         table[f"{name}_ci"] = (groups[name].std(ddof=1) * quantile / np.sqrt(n)).where(whole)
     return table.reset_index()
 

@@ -204,5 +204,9 @@ def encode(figure: Figure, kind: Format) -> bytes:
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
     buffer = io.BytesIO()
     with mpl.rc_context(_RC):
+        if figure.get_layout_engine() is not None:
+            # Laid out once, not again for every format: it is the slowest part of drawing.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from decentral.graphs import RoundGraphs, check_regular, drawn_round
+from decentral.graphs import RoundGraphs, check_regular, drawn_round, refusal
 from decentral.random_graphs import virtual_connected_regular, virtual_regular
 from decentral.seeding import Seeds
 
@@ -19,7 +19,7 @@ class VnRegular:
     Args:
         degree: neighbors per virtual node; less than n * K, and n * K * degree is even.
         dynamic: a new graph each round; a static graph of virtual nodes is connected.
-        drop_self_edges: edges inside a node count nothing; otherwise as ``self_edges`` says.
+        drop_self_edges: must be true. Deviation: Shatter's code counts the own fragment again for them.
     """
 
     n: int
@@ -31,6 +31,9 @@ class VnRegular:
 
     def __post_init__(self) -> None:
         sizes = {"n": self.n, "fragments": self.fragments}
+        if not self.drop_self_edges:
+            expectation = "a node sends itself nothing; use drop_self_edges = true"
+            raise refusal("vn_regular", expectation, drop_self_edges=self.drop_self_edges)
         check_regular("vn_regular", **sizes, degree=self.degree, connected=not self.dynamic)
 
     @property
@@ -49,10 +52,6 @@ class VnRegular:
     def sources(self, i: int, t: int, k: int) -> tuple[int, ...]:
         """Owners of virtual nodes k with neighbors that ``i`` owns, once per edge."""
         return self._round(t).sources(i)[k]
-
-    def self_edges(self, i: int, t: int, k: int) -> int:
-        """How many more times node ``i`` is to count its own fragment ``k``; nothing is sent for it."""
-        return 0 if self.drop_self_edges else self._round(t).self_edges(i, k)
 
 
 TOPOLOGY = VnRegular

@@ -21,6 +21,10 @@ from launch.supervisor import Order, Supervisor
 
 HOST = "localhost"
 AGENT_END_S = 5.0
+FAILURE_GRACE_MS = 1200
+"""After a failure the run is over within 2 s: members have this long for their last log line."""
+INTERRUPT_GRACE_MS = 5000
+"""After Ctrl-C; a second one ends everything at once."""
 ENVIRONMENT = {
     # Activations of a few hundred kB would be mapped and unmapped at every step (design.md 8: 7.5 -> 5.6 ms).
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
@@ -38,6 +42,20 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._agent: subprocess.Popen[bytes] | None = None
         self._reader: FrameReader | None = None
+
+    def start(self) -> None:
+        """Start the agent ahead of the first job, so that it imports torch meanwhile; returns at once."""
+        if self._agent is not None:
+            return
+        self._agent = subprocess.Popen(
+            [sys.executable, "-P", "-m", "launch.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **ENVIRONMENT},
+            start_new_session=True,  # Ctrl-C in the terminal is the launcher's to handle
+        )
+        assert self._agent.stdout is not None
+        self._reader = FrameReader(self._agent.stdout.fileno(), f"the agent on host {HOST}")
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job`` on one process per node."""
@@ -69,16 +87,8 @@ class LocalExecutor:
         agent.stdout.close()
 
     def _connected(self) -> _AgentLine:
-        if self._agent is None:
-            self._agent = subprocess.Popen(
-                [sys.executable, "-P", "-m", "launch.zygote"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **ENVIRONMENT},
-                start_new_session=True,  # Ctrl-C in the terminal is the launcher's to handle
-            )
-            assert self._agent.stdout is not None
-            self._reader = FrameReader(self._agent.stdout.fileno(), f"the agent on host {HOST}")
+        self.start()
+        assert self._agent is not None
         assert self._reader is not None
         return _AgentLine(self._agent, self._reader)
 
@@ -162,8 +172,8 @@ class _JobLoop:
             case "ready":
                 return supervisor.ready(event["member"])
             case "progress":
-                supervisor.progress(event["node"], event["round"])
-                self._display.progress(event["node"], event["round"], event["loss"])
+                supervisor.progress(event["member"], event["round"])
+                self._display.progress(event["member"], event["round"], event["loss"])
             case "evaluated":
                 scores = event["scores"]
                 self._display.evaluated(
@@ -181,4 +191,8 @@ class _JobLoop:
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
-            self._line.order(order)
+            if order == "stop":
+                grace_ms = INTERRUPT_GRACE_MS if self._supervisor.state == "interrupted" else FAILURE_GRACE_MS
+                self._line.order("stop", grace_ms=grace_ms)
+            else:
+                self._line.order(order)

@@ -29,6 +29,7 @@ ARMS: dict[str, dict[str, Any]] = {
 def executor() -> Iterator[LocalExecutor]:
     """One agent for all tests of this file."""
     made = LocalExecutor()
+    made.start()
     yield made
     made.close()
 
@@ -40,7 +41,7 @@ def test_processes_and_inline_agree_to_the_bit(name: str, executor: LocalExecuto
     inline = run(settings, tmp_path / "inline")
     assert processes.models.tobytes() == inline.models.tobytes()
     assert processes.column("end", "model_sha256") == inline.column("end", "model_sha256")
-    for key in ("train_loss", "total_bytes", "sent", "received"):
+    for key in ("train_loss", "total_bytes", "total_meta", "sent"):
         assert processes.column("round", key) == inline.column("round", key)
     assert processes.column("evaluation", "test_loss") == inline.column("evaluation", "test_loss")
     strip = ("round", "consensus", "test_loss", "test_distance", "models")

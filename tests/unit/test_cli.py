@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from decentral.errors import (
     RunFailed,
 )
 from launch import overview, parts
-from launch.cli import app
+from launch.cli import _print_table, app
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "matplotlib", "pandas", "zmq", "scipy", "sklearn")
@@ -95,7 +96,7 @@ class TestUsage:
         program = (
             "import atexit, sys\n"
             f"atexit.register(lambda: print('IMPORTED', *sorted({{*sys.modules}} & {{*{HEAVY}}})))\n"
-            "from launch.cli import app\n"
+            "from launch.cli import _print_table, app\n"
             f"app({arguments})\n"
         )
         command = [sys.executable, "-c", program]
@@ -278,6 +279,28 @@ class TestRun:
         result = cli("run", str(tiny))
         assert result.exit_code == 1
         assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(("columns", "turned"), [(100, False), (40, True), (10, True)])
+def test_tables_are_never_squeezed(
+    columns: int, turned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    _print_table(
+        ["arm", "a long heading", "another long heading"], [["Mosaic [K]", "1.25", "2"], ["EL", "3", "4"]]
+    )
+    text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    lines = [line.split("  ") for line in text.splitlines() if line.strip()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    rows = [row for row in cells if not row[0].startswith("─")]
+    expected = [
+        ["arm", "a long heading", "another long heading"],
+        ["Mosaic [K]", "1.25", "2"],
+        ["EL", "3", "4"],
+    ]
+    assert rows == ([list(row) for row in zip(*expected, strict=True)] if turned else expected)
 
 
 class TestReport:

@@ -124,9 +124,8 @@ class TestPlainDisplay:
         assert lines(stream) == [
             "[0:00:00] 2 runs of 2 nodes and up to 10 rounds each",
             "[0:00:00] EL seed 1 (1 of 2): started, 2 nodes, up to 10 rounds",
-            "[0:00:05] EL seed 1 (1 of 2): round 0 of 10, nodes 0 to 3, train_loss 1.5, about 0:01:02 left",
-            "[0:00:10] EL seed 1 (1 of 2): round 2 of 10, nodes 2 to 3, acc 0.5 in round 5, "
-            "about 0:01:10 left",
+            "[0:00:05] EL seed 1 (1 of 2): round 0..3 of 10, train_loss 1.5, about 0:01:02 left",
+            "[0:00:10] EL seed 1 (1 of 2): round 5 of 10, acc 0.5 in round 5, about 0:00:30 left",
             "[0:00:10] disk is nearly full",
             "[0:00:15] EL seed 1 (1 of 2): failed after 0:00:15, acc 0.5 in round 5, node 1 died",
         ]
@@ -167,10 +166,29 @@ class TestLiveDisplay:
         display.close()
         mosaic, el, dpsgd, total = (line.split() for line in lines(stream)[-4:])
         assert mosaic[:4] == ["Mosaic", "[K=16]", "seed", "1"]
-        assert mosaic[-9:] == ["round", "10/10", "0:01:05", "acc", "0.85", "in", "round", "10", "done"]
-        assert el[-7:] == ["round", "2/10", "0:00:00", "train_loss", "0.6", "nodes", "2..4"]
+        assert mosaic[-8:] == ["round", "10", "of", "10", "0:01:05", "acc", "0.85", "done"]
+        assert el[-8:] == ["round", "2..4", "of", "10", "0:00:00", "train_loss", "0.6", "running"]
         assert dpsgd == ["D-PSGD", "seed", "1", "waiting"]
         assert total == ["elapsed", "0:01:05", "about", "0:01:25", "left"]
+
+    def test_narrow_terminals_lose_the_bar_and_no_number(self, clock: ManualClock) -> None:
+        drawn = {}
+        for width in (80, 120):
+            stream = io.StringIO()
+            console = Console(file=stream, force_terminal=True, width=width, color_system=None, _environ={})
+            display = LiveDisplay(console, now=clock)
+            display.plan([("Mosaic K=16", 1)], nodes=2, max_rounds=100)
+            display.job_started("Mosaic K=16", 1, 2, 100)
+            for node, round_ in enumerate((90, 97)):
+                display.progress(node, round_, 0.1234)
+            display.close()
+            drawn[width] = lines(stream)[-2]
+        assert (
+            " ".join(drawn[80].split())
+            == "Mosaic K=16 seed 1 round 90..97 of 100 0:00:00 train_loss 0.1234 running"
+        )
+        assert drawn[120].replace("━", "").split() == drawn[80].split()
+        assert "━" in drawn[120]
 
     def test_failure_is_shown_with_its_first_line(self, stream: io.StringIO, clock: ManualClock) -> None:
         display = LiveDisplay(screen(stream), now=clock)

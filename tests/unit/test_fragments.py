@@ -43,7 +43,7 @@ def is_possible(map_: MapName, sizes: list[int], count: int) -> bool:
     st.integers(1, 12),
     st.integers(0, 2**64),
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_fragments_partition_the_parameters(map_: MapName, sizes: list[int], count: int, seed: int) -> None:
     if not is_possible(map_, sizes, count):
         with pytest.raises(ConfigError):
@@ -85,7 +85,9 @@ def test_a_count_outside_the_parameters_is_refused(map_: MapName, count: int) ->
 
 
 def test_an_empty_fragment_is_refused_with_advice() -> None:
-    with pytest.raises(ConfigError, match=r"leave 4 fragments empty .* at most 4 parameters; .* map = global"):
+    with pytest.raises(
+        ConfigError, match=r"leave 4 fragments empty .* at most 4 parameters; .* map = global"
+    ):
         split([3, 4], 5, "per_tensor")
     assert lengths(split([3, 4], 5, "global")) == [2, 2, 1, 1, 1]
 
@@ -115,6 +117,7 @@ def test_per_tensor_deals_every_tensor_to_every_fragment() -> None:
 
 
 @given(st.integers(1, 400), st.data())
+@settings(deadline=None)
 def test_global_and_contiguous_sizes_differ_by_at_most_one(d: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, d))
     for map_ in ("global", "contiguous"):
@@ -131,12 +134,11 @@ def test_global_mixes_tensors_and_contiguous_does_not() -> None:
 def best_largest(sizes: list[int], count: int) -> int:
     """Brute force over all ways to cut ``sizes`` into ``count`` runs."""
     ways = combinations(range(1, len(sizes)), count - 1)
-    return min(
-        max(sum(sizes[a:b]) for a, b in pairwise([0, *cuts, len(sizes)])) for cuts in ways
-    )
+    return min(max(sum(sizes[a:b]) for a, b in pairwise([0, *cuts, len(sizes)])) for cuts in ways)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=9), st.data())
+@settings(deadline=None)
 def test_per_layer_keeps_tensors_whole_and_is_optimal(sizes: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(sizes)))
     fragments = split(sizes, count, "per_layer")
@@ -147,6 +149,7 @@ def test_per_layer_keeps_tensors_whole_and_is_optimal(sizes: list[int], data: st
 
 
 @given(st.sampled_from(MAPS), st.lists(st.integers(2, 30), min_size=2, max_size=6), st.integers(1, 2))
+@settings(deadline=None)
 def test_gather_and_scatter_are_inverse(map_: MapName, sizes: list[int], count: int) -> None:
     fragments = split(sizes, count, map_)
     x = np.random.default_rng(0).normal(size=sum(sizes)).astype(np.float32)
@@ -181,12 +184,13 @@ def test_another_seed_gives_another_map(map_: MapName) -> None:
 
 def test_every_difference_between_maps_shows_in_the_hash() -> None:
     made = [split(GN_LENET, count, map_) for map_ in MAPS for count in (2, 10, 14)]
-    made += [split([89_834], 2), Fragments(np.arange(4), (0, 1, 4)), Fragments(np.arange(4), (0, 2, 4))]
+    made += [Fragments(np.arange(4), (0, 1, 4)), Fragments(np.arange(4), (0, 2, 4))]
     made += [Fragments(np.array([1, 0, 2, 3]), (0, 2, 4)), Fragments(np.arange(5), (0, 2, 5))]
     assert len({fragments.map_hash for fragments in made}) == len(made)
 
 
 @given(st.permutations(range(6)), st.permutations(range(6)))
+@settings(deadline=None)
 def test_hashes_are_equal_exactly_where_maps_are(one: list[int], other: list[int]) -> None:
     assume(one != other)
     hashes = {Fragments(np.array(order), (0, 3, 6)).map_hash for order in (one, one, other)}

@@ -38,9 +38,7 @@ def batches(draw: st.DrawFn) -> list[Message]:
     kind = draw(st.sampled_from(Kind))
     parts = draw(st.lists(st.tuples(COUNT, st.binary(max_size=40)), min_size=1, max_size=6))
     return [
-        Message(
-            sender, round_, k, np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<f4"), MAP, time_ns, kind
-        )
+        Message(sender, round_, k, np.frombuffer(raw[: len(raw) // 4 * 4], dtype="<f4"), MAP, time_ns, kind)
         for k, raw in parts
     ]
 
@@ -65,6 +63,7 @@ def refusal(data: bytes) -> str:
 
 
 @given(batches(), COUNT)
+@settings(deadline=None)
 def test_round_trip(messages: list[Message], sequence: int) -> None:
     first = messages[0]
     data = encode_header(RUN, sequence, messages)
@@ -186,7 +185,8 @@ def decode_or_reason(data: bytes) -> Header | str:
     try:
         header = decode_header(data, RUN)
     except WireError as error:
-        assert error.reason in REASONS
+        if error.reason not in REASONS:
+            raise
         return error.reason
     parts = [Message(header.sender, header.round, k, np.zeros(0, np.float32), MAP) for k, _ in header.parts]
     assert all(0 <= part.fragment < 2**63 for part in parts)
@@ -206,7 +206,7 @@ def test_mutated_headers_are_valid_or_refused() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_random_bytes_are_valid_or_refused(data: bytes) -> None:
     decode_or_reason(data)
     decode_or_reason(b"\x99\x01\xc4\x08" + RUN + data)
@@ -265,6 +265,7 @@ def test_buffers_must_match_the_header(buffers: list[bytes]) -> None:
 
 
 @given(st.integers(0, 60).flatmap(lambda n: st.permutations(range(1, n + 1))), st.data())
+@settings(deadline=None)
 def test_each_sequence_number_is_accepted_once_in_any_order(order: list[int], data: st.DataObject) -> None:
     window = SequenceWindow()
     seen: list[int] = []

@@ -29,6 +29,11 @@ SHAPES: Shapes = (
 SIZE = 4 * 27 + 4 + 4 + 4 + 5 * 64 + 5
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as in a node
+
+
 def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)
@@ -93,7 +98,7 @@ def test_gradients_equal_a_plain_module() -> None:
     plain = plain_copy(model)
     inputs, targets = (torch.from_numpy(array) for array in images(6))
     for module in (model.module, plain):
-        cross_entropy(module(inputs), targets).backward()
+        cross_entropy(module(inputs), targets).backward()  # type: ignore[no-untyped-call]
     for ours, theirs in zip(model.module.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
     assert np.abs(model.gradient).max() > 0.01
@@ -111,10 +116,10 @@ def test_steps_equal_torch_sgd(momentum: float, weight_decay: float) -> None:
     losses = []
     for call in range(2):  # momentum lasts from one call to the next
         rows, sizes = batch_rows(np.arange(12), 4, 5, np.random.default_rng(call))
-        for chosen in torch.from_numpy(rows).split(sizes):
+        for chosen in torch.from_numpy(rows).split(sizes):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss = cross_entropy(plain(torch.from_numpy(inputs)[chosen]), torch.from_numpy(targets)[chosen])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         mean = trained.train(5, np.random.default_rng(call))

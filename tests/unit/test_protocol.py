@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentral.errors import RunFailed
@@ -18,7 +18,8 @@ from launch.protocol import MAX_FRAME_BYTES, FrameReader, write_frame
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary()
 MESSAGES = st.dictionaries(
-    st.text(max_size=8), LEAVES | st.lists(LEAVES, max_size=4) | st.dictionaries(st.integers(0, 99), LEAVES, max_size=3)
+    st.text(max_size=8),
+    LEAVES | st.lists(LEAVES, max_size=4) | st.dictionaries(st.integers(0, 99), LEAVES, max_size=3),
 )
 
 
@@ -49,6 +50,7 @@ def frame(body: bytes) -> bytes:
 
 
 @given(st.lists(MESSAGES, max_size=5), st.data())
+@settings(deadline=None)
 def test_messages_arrive_whatever_the_chunks(messages: list[dict[str, Any]], data: st.DataObject) -> None:
     pipe = Pipe()
     try:
@@ -113,7 +115,17 @@ def test_the_longest_frame_is_accepted_and_one_byte_more_is_not(pipe: Pipe) -> N
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"\xc1", b"\x81\xa2is", b"\x81\xa2is\xa1x trailing", b"\xa1\xff", b"\x07", b"\x93\x01\x02\x03", b"\xc0", b"\x81\x90\x01"],
+    [
+        b"",
+        b"\xc1",
+        b"\x81\xa2is",
+        b"\x81\xa2is\xa1x trailing",
+        b"\xa1\xff",
+        b"\x07",
+        b"\x93\x01\x02\x03",
+        b"\xc0",
+        b"\x81\x90\x01",
+    ],
 )
 def test_a_damaged_body_is_damage(pipe: Pipe, body: bytes) -> None:
     os.write(pipe.into, frame(body))
@@ -122,6 +134,7 @@ def test_a_damaged_body_is_damage(pipe: Pipe, body: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_give_tables_or_a_report_of_damage(stream: bytes) -> None:
     pipe = Pipe()
     try:
@@ -131,7 +144,8 @@ def test_any_bytes_give_tables_or_a_report_of_damage(stream: bytes) -> None:
             try:
                 assert all(isinstance(message, dict) for message in pipe.reader.read())
             except RunFailed as damage:
-                assert "the agent on host h" in str(damage)
+                if "the agent on host h" not in str(damage):
+                    raise
                 return
     finally:
         pipe.close()

@@ -112,14 +112,14 @@ def test_a_full_disk_is_reported_at_the_line_that_does_not_fit(
 
     def open_full(self: Path, mode: str, *, encoding: str) -> io.TextIOWrapper:
         assert (self, mode) == (path, "x")
-        return open(FULL, "w", encoding=encoding)  # noqa: SIM115 - the recorder closes it
+        return open(FULL, "w", encoding=encoding)
 
     monkeypatch.setattr(Path, "open", open_full)
     recorder = FileRecorder(path)
     with pytest.raises(PreflightError, match="No space left on device") as refusal:
         recorder.write("header", node=0)
     assert str(path) in str(refusal.value)
-    # What could not be written is still buffered, so closing meets the same error, and reports it the same way.
+    # What could not be written is still buffered: closing meets the same error and reports it likewise.
     with pytest.raises(PreflightError, match="No space left on device"):
         recorder.close()
     assert recorder._file.closed

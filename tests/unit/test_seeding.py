@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentral.seeding import SHARED_STREAMS, Seeds
@@ -28,6 +28,7 @@ def raw(seed: int, name: str, *counters: int) -> list[int]:
 
 
 @given(STREAMS)
+@settings(deadline=None)
 def test_a_stream_starts_anew_at_every_call(stream: tuple[int, str, tuple[int, ...]]) -> None:
     seed, name, counters = stream
     assert raw(seed, name, *counters) == raw(seed, name, *counters)
@@ -35,6 +36,7 @@ def test_a_stream_starts_anew_at_every_call(stream: tuple[int, str, tuple[int, .
 
 
 @given(STREAMS, STREAMS)
+@settings(deadline=None)
 def test_different_streams_differ(
     one: tuple[int, str, tuple[int, ...]], other: tuple[int, str, tuple[int, ...]]
 ) -> None:
@@ -56,7 +58,9 @@ def test_different_streams_differ(
         (("a", 1, 23), ("a", 12, 3)),
     ],
 )
-def test_counters_are_kept_apart(one: tuple[str, *tuple[int, ...]], other: tuple[str, *tuple[int, ...]]) -> None:
+def test_counters_are_kept_apart(
+    one: tuple[str, *tuple[int, ...]], other: tuple[str, *tuple[int, ...]]
+) -> None:
     assert raw(1, *one) != raw(1, *other)
 
 
@@ -82,10 +86,8 @@ def test_numbers_are_pinned() -> None:
     assert Seeds(1).integer("topology", 0, 5) == 2570641350631210917
 
 
-
-
-
 @given(STREAMS)
+@settings(deadline=None)
 def test_integers_fit_every_library(stream: tuple[int, str, tuple[int, ...]]) -> None:
     seed, name, counters = stream
     assert 0 <= Seeds(seed).integer(name, *counters) < 2**63
@@ -110,4 +112,7 @@ def test_other_processes_draw_the_same(hash_seed: str) -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     ).stdout
     here = Seeds(7)
-    assert json.loads(output) == [here.rng("fragments").permutation(20).tolist(), here.integer("topology", 3, 1)]
+    assert json.loads(output) == [
+        here.rng("fragments").permutation(20).tolist(),
+        here.integer("topology", 3, 1),
+    ]

@@ -1,0 +1,143 @@
+"""The observer: mean model and consensus distance over all nodes of the same round."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decentral.arrays import FloatArray
+from decentral.messages import Kind, Message
+from decentral.observer import Observer, consensus_distance
+from decentral.records import MemoryRecorder, Value
+
+
+@dataclass
+class SumScore:
+    """Scores a model with the sum of its parameters."""
+
+    seen: list[tuple[FloatArray, bool]] = field(default_factory=list)
+
+    def score(self, x: FloatArray, *, final: bool) -> tuple[dict[str, float], dict[str, Value]]:
+        self.seen.append((x.copy(), final))
+        return {"loss": float(x.sum()), "acc": math.nan}, {"split": "test", "samples": 7}
+
+
+def snapshot(
+    node: int, round_: int, values: list[float], kind: Kind = Kind.SNAPSHOT, time_ns: int = 0
+) -> Message:
+    return Message(node, round_, 0, np.array(values, dtype=np.float32), bytes(8), time_ns, kind)
+
+
+def observer(n: int) -> tuple[Observer, SumScore, MemoryRecorder]:
+    evaluation, recorder = SumScore(), MemoryRecorder()
+    return Observer(n=n, evaluation=evaluation, recorder=recorder), evaluation, recorder
+
+
+def test_distance_of_known_models() -> None:
+    models = np.array([[0, 0], [6, 8]], dtype=np.float32)
+    mean, distance = consensus_distance(models)
+    assert mean.tolist() == [3, 4]
+    assert mean.dtype == np.float32
+    assert distance == 5  # not squared
+
+
+def test_equal_models_agree() -> None:
+    models = np.tile(np.array([0.1, -7e8, 3e-9], dtype=np.float32), (60, 1))
+    mean, distance = consensus_distance(models)
+    np.testing.assert_array_equal(mean, models[0])
+    assert distance < 1e-6
+
+
+@given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 99))
+@settings(deadline=None)
+def test_distance_is_its_formula(n: int, d: int, seed: int) -> None:
+    models = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
+    mean, distance = consensus_distance(models)
+    expected = [sum(float(models[i, p]) for i in range(n)) / n for p in range(d)]
+    np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-7)
+    lengths = [math.dist(models[i].tolist(), expected) for i in range(n)]
+    assert distance == pytest.approx(sum(lengths) / n, rel=1e-9, abs=1e-12)
+
+
+def test_float32_sums_would_be_too_coarse() -> None:
+    models = np.full((4000, 1), 1e4, dtype=np.float32)
+    models[0] += 1
+    mean, _ = consensus_distance(models)
+    assert mean[0] == np.float32(1e4 + 1 / 4000)
+
+
+def test_a_round_is_scored_when_its_last_snapshot_arrives() -> None:
+    made, evaluation, recorder = observer(3)
+    made.add(snapshot(2, 10, [3, 0], time_ns=2_500_000_000))
+    made.add(snapshot(0, 10, [0, 0], time_ns=1_000_000_000))
+    assert recorder.events == []
+    made.add(snapshot(1, 10, [0, 3], time_ns=2_000_000_000))
+    (seen,) = evaluation.seen
+    assert seen[0].tolist() == [1, 1]
+    (event,) = recorder.events
+    distance = event.pop("consensus")
+    assert distance == pytest.approx((2 * math.sqrt(5) + math.sqrt(2)) / 3)
+    assert event == {
+        "event": "evaluation",
+        "round": 10,
+        "time_s": 2.5,  # when the slowest node got there
+        "split": "test",
+        "samples": 7,
+        "final": False,
+        "models": 3,
+        "test_loss": 2.0,
+        "test_acc": None,
+    }
+    assert not made.complete
+
+
+def test_rounds_and_kinds_are_kept_apart() -> None:
+    made, evaluation, recorder = observer(2)
+    made.add(snapshot(0, 0, [0]))
+    made.add(snapshot(0, 5, [2]))
+    made.add(snapshot(0, 5, [4], Kind.FINAL))
+    assert evaluation.seen == []
+    made.add(snapshot(1, 0, [0]))
+    made.add(snapshot(1, 5, [2]))
+    assert not made.complete
+    made.add(snapshot(1, 5, [4], Kind.FINAL))
+    assert made.complete
+    assert [(event["round"], event["final"], event["test_loss"]) for event in recorder.events] == [
+        (0, False, 0.0),
+        (5, False, 2.0),
+        (5, True, 4.0),
+    ]
+    assert [final for _, final in evaluation.seen] == [False, False, True]
+
+
+@given(st.permutations(range(5)))
+@settings(deadline=None)
+def test_the_order_of_arrival_does_not_show(order: list[int]) -> None:
+    models = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    made, evaluation, recorder = observer(5)
+    for node in order:
+        made.add(snapshot(node, 1, models[node].tolist()))
+    mean, distance = consensus_distance(models)
+    assert evaluation.seen[0][0].tobytes() == mean.tobytes()
+    assert recorder.events[0]["consensus"] == distance
+
+
+def test_one_node_is_its_own_mean() -> None:
+    made, _, recorder = observer(1)
+    made.add(snapshot(0, 3, [1, 2], Kind.FINAL))
+    assert made.complete
+    assert recorder.events[0]["consensus"] == 0
+    assert recorder.events[0]["test_loss"] == 3
+
+
+def test_a_diverged_model_is_reported_not_hidden() -> None:
+    made, _, recorder = observer(2)
+    made.add(snapshot(0, 1, [math.nan]))
+    made.add(snapshot(1, 1, [1]))
+    assert recorder.events[0]["consensus"] is None
+    assert recorder.events[0]["test_loss"] is None
