@@ -26,6 +26,8 @@ from decentral.errors import WireError
 WIRE_VERSION = 1
 RUN_ID_BYTES = 8
 MAP_HASH_BYTES = 8
+TIME_BYTES = 8
+"""Times have a fixed width, so that a header is as long under one clock as under another."""
 MAX_HEADER_BYTES = 1 << 20
 MAX_FRAGMENTS = 65_536
 _HEADER_FIELDS = 9
@@ -84,7 +86,7 @@ def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> byt
             int(first.kind),
             first.sender,
             first.round,
-            first.time_ns,
+            first.time_ns.to_bytes(TIME_BYTES, "little"),
             first.map_hash,
             sequence,
             parts,
@@ -119,7 +121,9 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
         raise WireError("malformed", "run id is not 8 bytes")
     if its_run != run:
         raise WireError("foreign", f"message of run {its_run.hex()}, this is run {run.hex()}")
-    if not all(_is_count(value) for value in (kind, sender, round_, time_ns, sequence)):
+    if not (isinstance(time_ns, bytes) and len(time_ns) == TIME_BYTES):
+        raise WireError("malformed", "time is not 8 bytes")
+    if not all(_is_count(value) for value in (kind, sender, round_, sequence)):
         raise WireError("malformed", "a number in the header is negative or not an integer")
     if kind not in _KINDS:
         raise WireError("malformed", f"unknown kind {kind}")
@@ -127,7 +131,7 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
         raise WireError("malformed", "fragment map hash is not 8 bytes")
     if not (parts and all(_is_part(part) for part in parts)):
         raise WireError("malformed", "fragment list is empty or not made of (fragment, bytes) pairs")
-    return Header(Kind(kind), sender, round_, time_ns, map_hash, sequence, parts)
+    return Header(Kind(kind), sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
 
 
 def decode_payloads(header: Header, buffers: Sequence[Any]) -> list[Message]:
@@ -184,7 +188,7 @@ def _unpack(data: bytes | memoryview) -> tuple[Any, ...]:
         read_size=max(len(data), 1),
         max_buffer_size=max(len(data), 1),
         max_array_len=2,
-        max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES),
+        max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES, TIME_BYTES),
         max_str_len=0,
         max_map_len=0,
         max_ext_len=0,

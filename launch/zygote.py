@@ -210,11 +210,9 @@ class Agent:
 
     def _pass_on(self, forked: Forked, message: list[Any]) -> None:
         kind, *rest = message
-        names = {
-            "progress": ("node", "round", "loss"),
-            "evaluated": ("node", "round", "scores"),
-            "failed": ("what",),
-        }
+        names = {"evaluated": ("node", "round", "scores"), "failed": ("what",)}
+        if kind in ("failed", "done"):
+            self._report_progress(forked)
         self._tell(kind, member=forked.number, **dict(zip(names.get(kind, ()), rest, strict=True)))
 
     def _bury(self, forked: Forked) -> None:

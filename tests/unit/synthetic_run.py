@@ -139,7 +139,10 @@ class SyntheticRun:
         for round_ in self._evaluated(last):
             scores = [arm.score(node, self.nodes, round_, seed) for node in range(self.nodes)]
             mean = None if None in scores else float(np.mean([s for s in scores if s is not None])) + 0.02
-            fields = {"models": self.nodes, "consensus": 3.0 * math.exp(-round_ / 10) + 0.1 * seed}
+            fields: dict[str, Any] = {
+                "models": self.nodes,
+                "consensus": 3.0 * math.exp(-round_ / 10) + 0.1 * seed,
+            }
             fields |= {"test_loss": 1.0 - (mean or 0.0), f"test_{self.metric}": mean}
             time_s = round_ * arm.period_s
             recorder.write(
@@ -167,7 +170,7 @@ class SyntheticRun:
 
     def _write_node(self, path: Path, arm: SyntheticArm, seed: int, node: int, last: int) -> None:
         recorder = FileRecorder(path)
-        header = {
+        header: dict[str, Any] = {
             "run": "r",
             "arm": arm.name,
             "seed": seed,
@@ -190,9 +193,17 @@ class SyntheticRun:
                 )
             if round_ in evaluated:
                 score = arm.score(node, self.nodes, round_, seed)
-                scores = {"test_loss": 1 - score if score is not None else None, f"test_{self.metric}": score}
+                scores: dict[str, Any] = {
+                    "test_loss": 1 - score if score is not None else None,
+                    f"test_{self.metric}": score,
+                }
                 sent = counters["total_bytes"]
-                subset = {"split": "test", "samples": 500, "final": False, "total_bytes": sent}
+                subset: dict[str, Any] = {
+                    "split": "test",
+                    "samples": 500,
+                    "final": False,
+                    "total_bytes": sent,
+                }
                 recorder.write("evaluation", **clock, **subset, **scores)
                 if round_ == arm.rounds:
                     recorder.write(

@@ -43,7 +43,7 @@ def is_possible(map_: MapName, sizes: list[int], count: int) -> bool:
     st.integers(1, 12),
     st.integers(0, 2**64),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_fragments_partition_the_parameters(map_: MapName, sizes: list[int], count: int, seed: int) -> None:
     if not is_possible(map_, sizes, count):
         with pytest.raises(ConfigError):
@@ -117,7 +117,6 @@ def test_per_tensor_deals_every_tensor_to_every_fragment() -> None:
 
 
 @given(st.integers(1, 400), st.data())
-@settings(deadline=None)
 def test_global_and_contiguous_sizes_differ_by_at_most_one(d: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, d))
     for map_ in ("global", "contiguous"):
@@ -138,7 +137,6 @@ def best_largest(sizes: list[int], count: int) -> int:
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=9), st.data())
-@settings(deadline=None)
 def test_per_layer_keeps_tensors_whole_and_is_optimal(sizes: list[int], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(sizes)))
     fragments = split(sizes, count, "per_layer")
@@ -149,7 +147,6 @@ def test_per_layer_keeps_tensors_whole_and_is_optimal(sizes: list[int], data: st
 
 
 @given(st.sampled_from(MAPS), st.lists(st.integers(2, 30), min_size=2, max_size=6), st.integers(1, 2))
-@settings(deadline=None)
 def test_gather_and_scatter_are_inverse(map_: MapName, sizes: list[int], count: int) -> None:
     fragments = split(sizes, count, map_)
     x = np.random.default_rng(0).normal(size=sum(sizes)).astype(np.float32)
@@ -190,7 +187,6 @@ def test_every_difference_between_maps_shows_in_the_hash() -> None:
 
 
 @given(st.permutations(range(6)), st.permutations(range(6)))
-@settings(deadline=None)
 def test_hashes_are_equal_exactly_where_maps_are(one: list[int], other: list[int]) -> None:
     assume(one != other)
     hashes = {Fragments(np.array(order), (0, 3, 6)).map_hash for order in (one, one, other)}

@@ -49,7 +49,7 @@ def test_nodes_run_in_order_of_time_and_of_number() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 50), max_size=5), min_size=1, max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_agenda_is_sorted_and_complete(durations: list[list[int]]) -> None:
     trace = run_sleepers(durations)
     wakes = []

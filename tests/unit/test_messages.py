@@ -63,7 +63,6 @@ def refusal(data: bytes) -> str:
 
 
 @given(batches(), COUNT)
-@settings(deadline=None)
 def test_round_trip(messages: list[Message], sequence: int) -> None:
     first = messages[0]
     data = encode_header(RUN, sequence, messages)
@@ -206,7 +205,7 @@ def test_mutated_headers_are_valid_or_refused() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_bytes_are_valid_or_refused(data: bytes) -> None:
     decode_or_reason(data)
     decode_or_reason(b"\x99\x01\xc4\x08" + RUN + data)
@@ -265,7 +264,6 @@ def test_buffers_must_match_the_header(buffers: list[bytes]) -> None:
 
 
 @given(st.integers(0, 60).flatmap(lambda n: st.permutations(range(1, n + 1))), st.data())
-@settings(deadline=None)
 def test_each_sequence_number_is_accepted_once_in_any_order(order: list[int], data: st.DataObject) -> None:
     window = SequenceWindow()
     seen: list[int] = []

@@ -48,7 +48,6 @@ def reference_average(x: FloatArray, received: Sequence[Part]) -> FloatArray:
 
 
 @given(received_parts())
-@settings(deadline=None)
 def test_average_is_the_mean_of_what_came_to_the_bit(received: list[Part]) -> None:
     x = own_model()
     expected = reference_average(x, received)
@@ -61,7 +60,6 @@ def test_average_is_the_mean_of_what_came_to_the_bit(received: list[Part]) -> No
 
 
 @given(received_parts(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_arrival_order_does_not_matter_once_sorted(received: list[Part], random: object) -> None:
     unique = list({(part.sender, part.fragment): part for part in received}.values())
     shuffled = unique.copy()
@@ -102,7 +100,6 @@ def test_a_fragment_received_twice_counts_twice() -> None:
 
 
 @given(received_parts())
-@settings(deadline=None)
 def test_weighted_is_the_row_of_the_matrix(received: list[Part]) -> None:
     weights = {j: 0.02 * (j + 1) for j in range(6)}
     x = own_model()
@@ -131,7 +128,7 @@ def test_a_sender_without_a_weight_is_an_error() -> None:
 
 
 @given(st.integers(2, 15), st.floats(0.05, 1), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_metropolis_hastings_is_symmetric_and_doubly_stochastic(n: int, density: float, seed: int) -> None:
     graph = nx.gnp_random_graph(n, density, seed=seed)
     matrix = np.zeros((n, n))

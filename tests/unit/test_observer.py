@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.arrays import FloatArray
@@ -54,7 +54,6 @@ def test_equal_models_agree() -> None:
 
 
 @given(st.integers(1, 6), st.integers(1, 8), st.integers(0, 99))
-@settings(deadline=None)
 def test_distance_is_its_formula(n: int, d: int, seed: int) -> None:
     models = np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32)
     mean, distance = consensus_distance(models)
@@ -116,7 +115,6 @@ def test_rounds_and_kinds_are_kept_apart() -> None:
 
 
 @given(st.permutations(range(5)))
-@settings(deadline=None)
 def test_the_order_of_arrival_does_not_show(order: list[int]) -> None:
     models = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     made, evaluation, recorder = observer(5)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.errors import RunFailed
@@ -50,7 +50,6 @@ def frame(body: bytes) -> bytes:
 
 
 @given(st.lists(MESSAGES, max_size=5), st.data())
-@settings(deadline=None)
 def test_messages_arrive_whatever_the_chunks(messages: list[dict[str, Any]], data: st.DataObject) -> None:
     pipe = Pipe()
     try:
@@ -134,7 +133,6 @@ def test_a_damaged_body_is_damage(pipe: Pipe, body: bytes) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(deadline=None)
 def test_any_bytes_give_tables_or_a_report_of_damage(stream: bytes) -> None:
     pipe = Pipe()
     try:

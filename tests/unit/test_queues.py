@@ -207,7 +207,7 @@ class LatestMachine(RuleBasedStateMachine):
         assert traffic.received == traffic.aggregated + traffic.replaced + traffic.discarded + held
 
 
-QUICK = settings(max_examples=40, stateful_step_count=30, deadline=None)
+QUICK = settings(max_examples=40, stateful_step_count=30)
 TestOutQueue = OutQueueMachine.TestCase
 TestOutQueue.settings = QUICK
 TestRounds = RoundsMachine.TestCase
@@ -237,7 +237,6 @@ def test_looking_does_not_create_rounds() -> None:
 
 
 @given(st.lists(st.tuples(SENDERS, FRAGMENTS), max_size=20))
-@settings(deadline=None)
 def test_the_order_of_arrival_of_distinct_messages_does_not_show(keys: list[Key]) -> None:
     one, other = (InQueue(Traffic(), keep_rounds=True) for _ in range(2))
     distinct = list(dict.fromkeys(keys))

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from decentral.errors import PreflightError
-from results import atomic, plots
+from results import plots
 from results.atomic import write_atomic
 from results.figures import draw_all
 from results.read import Run, read_run
@@ -261,7 +261,7 @@ def test_a_full_disk_keeps_the_old_file_and_no_rest(tmp_path: Path, monkeypatch:
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "replace", full)
+    monkeypatch.setattr("results.atomic.os.replace", full)
     with pytest.raises(PreflightError, match=r"report\.html: No space left on device"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.seeding import SHARED_STREAMS, Seeds
@@ -28,7 +28,6 @@ def raw(seed: int, name: str, *counters: int) -> list[int]:
 
 
 @given(STREAMS)
-@settings(deadline=None)
 def test_a_stream_starts_anew_at_every_call(stream: tuple[int, str, tuple[int, ...]]) -> None:
     seed, name, counters = stream
     assert raw(seed, name, *counters) == raw(seed, name, *counters)
@@ -36,7 +35,6 @@ def test_a_stream_starts_anew_at_every_call(stream: tuple[int, str, tuple[int, .
 
 
 @given(STREAMS, STREAMS)
-@settings(deadline=None)
 def test_different_streams_differ(
     one: tuple[int, str, tuple[int, ...]], other: tuple[int, str, tuple[int, ...]]
 ) -> None:
@@ -87,7 +85,6 @@ def test_numbers_are_pinned() -> None:
 
 
 @given(STREAMS)
-@settings(deadline=None)
 def test_integers_fit_every_library(stream: tuple[int, str, tuple[int, ...]]) -> None:
     seed, name, counters = stream
     assert 0 <= Seeds(seed).integer(name, *counters) < 2**63

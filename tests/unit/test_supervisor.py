@@ -204,7 +204,11 @@ EVENTS = st.one_of(
 
 
 def apply(made: Supervisor, event: tuple[Any, ...]) -> list[Order]:
-    more = {"progress": (1,), "failed": ("ValueError",), "host_lost": ("exited with code 1",)}
+    more: dict[str, tuple[Any, ...]] = {
+        "progress": (1,),
+        "failed": ("ValueError",),
+        "host_lost": ("exited with code 1",),
+    }
     name, *arguments = event
     orders: list[Order] | None = getattr(made, name)(*arguments, *more.get(name, ()))
     return orders or []
@@ -220,7 +224,7 @@ def good_run() -> list[tuple[Any, ...]]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 15), EVENTS), max_size=4), st.lists(st.integers(0, 14), max_size=3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_disturbed_runs_are_never_falsely_done(
     inserted: list[tuple[int, tuple[Any, ...]]], removed: list[int]
 ) -> None:
