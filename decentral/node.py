@@ -10,7 +10,6 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -18,34 +17,15 @@ import numpy as np
 from decentral.arrays import FloatArray, IntArray
 from decentral.clock import NS_PER_S, Clock
 from decentral.errors import WireError
+from decentral.following import Evaluation, Listener, Schedule
 from decentral.fragments import Fragmenter, Fragments
 from decentral.messages import Kind, Message
 from decentral.mixing import Mixer, Part
 from decentral.queues import InQueue, Key, Outgoing, OutQueue, Traffic
 from decentral.records import Recorder, Value
 from decentral.seeding import Seeds
-from decentral.tasks.base import Learner, Scores
+from decentral.tasks.base import Learner
 from decentral.transports.base import Transport
-
-
-class Evaluation(Protocol):
-    """Scores a model at an evaluation point, off the clock."""
-
-    def score(self, x: FloatArray, *, final: bool) -> tuple[Scores, dict[str, Value]]:
-        """Scores on the curve's fixed subset, or on everything if ``final``; and what to log beside them."""
-        ...
-
-
-class Listener(Protocol):
-    """Who follows the run: progress for a display, liveness for a supervisor."""
-
-    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
-        """A local round is finished."""
-        ...
-
-    def evaluated(self, node: int, round_: int, scores: Scores) -> None:
-        """An evaluation is finished."""
-        ...
 
 
 class Algorithm(Protocol):
@@ -57,19 +37,6 @@ class Algorithm(Protocol):
     def run(self, node: Node) -> None:
         """What one node does from the start barrier to the end of its rounds."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """When a node stops and when it is evaluated.
-
-    Args:
-        max_rounds: T, local rounds to run.
-        test_after: evaluate after every so many rounds; the first and the last state always are.
-    """
-
-    max_rounds: int
-    test_after: int
 
 
 class Node:

@@ -12,8 +12,8 @@ import numpy as np
 
 from decentral.arrays import FloatArray
 from decentral.clock import NS_PER_S
+from decentral.following import Evaluation
 from decentral.messages import Kind, Message
-from decentral.node import Evaluation
 from decentral.records import Recorder
 
 

@@ -29,5 +29,5 @@ class Topology(Protocol):
         ...
 
     def sources(self, i: int, t: int, k: int) -> tuple[int, ...]:
-        """Nodes from which node ``i`` receives fragment ``k`` in round ``t``, ascending; may repeat a node."""
+        """Nodes that send fragment ``k`` to node ``i`` in round ``t``, ascending; may repeat a node."""
         ...

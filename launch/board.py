@@ -27,7 +27,9 @@ class Board:
 
     def note(self, slot: int, round_: int, train_loss: float | None) -> None:
         """Written by the member that owns ``slot`` only."""
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, round_, math.nan if train_loss is None else train_loss)
+        _SLOT.pack_into(
+            self._memory, slot * _SLOT.size, round_, math.nan if train_loss is None else train_loss
+        )
 
     def read(self, slot: int) -> tuple[int, float | None]:
         """Finished rounds and loss; the two may be of neighboring rounds."""

@@ -17,7 +17,8 @@ from decentral.arrays import FloatArray, IntArray
 from decentral.clock import Clock
 from decentral.config import Arm
 from decentral.errors import RunFailed
-from decentral.node import Algorithm, Listener, Node, Schedule
+from decentral.following import Listener, Schedule
+from decentral.node import Algorithm, Node
 from decentral.observer import Observer
 from decentral.records import Recorder, Value
 from decentral.tasks.base import LoadedTask, Scores, Split, size_of

@@ -78,6 +78,6 @@ def _descriptors(experiment: Experiment) -> None:
     needed = 64 + DESCRIPTORS_PER_NODE * nodes
     if needed > hard:
         raise PreflightError(
-            f"{nodes} nodes need {needed} file descriptors per process and {os.uname().nodename} allows {hard}; "
+            f"{nodes} nodes need {needed} file descriptors per process and this host allows {hard}; "
             f"raise the limit with ulimit -n or use fewer nodes"
         )

@@ -104,7 +104,7 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
         code = Interrupted.exit_code
     except DecentralError as error:
         channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS])
-    except BaseException as error:  # noqa: BLE001 - the process ends here; the agent reports it
+    except BaseException as error:
         last = "".join(traceback.format_exception_only(error)).strip()
         channel.tell("failed", f"{last}\n{traceback.format_exc()[-MAX_FAILURE_CHARACTERS:]}")
     finally:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import psutil
 
+from decentral import __version__
 from decentral.config import Experiment
 from decentral.errors import DecentralError, Interrupted, PreflightError, RunFailed
 from launch.compose import check, complete
@@ -26,7 +27,7 @@ from results.report import write_report
 
 ExecutorName: TypeAlias = Literal["processes", "inline"]
 MANIFEST_VERSION = 1
-PACKAGES = ("decentral", "torch", "numpy", "pyzmq", "msgpack", "networkx", "scikit-learn")
+PACKAGES = ("torch", "numpy", "pyzmq", "msgpack", "networkx", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _raise_unless_done(outcome: Outcome, folder: RunFolder) -> None:
 
 
 class _Manifest:
-    """``manifest.json``: rewritten at every change of state, atomically, so that a killed launcher leaves one."""
+    """``manifest.json``: rewritten whole at every change of state, so that a killed launcher leaves one."""
 
     def __init__(
         self, experiment: Experiment, options: RunOptions, folder: RunFolder, jobs: Sequence[Job]
@@ -141,7 +142,11 @@ class _Manifest:
             "state": "running",
             "cause": None,
             "exit_code": None,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": {
+                "decentral": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in PACKAGES},
+            },
             "git": _git_state(),
             "hosts": [host],
             "placement": {host["name"]: max(job.arm.nodes for job in jobs)},

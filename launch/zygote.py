@@ -4,7 +4,8 @@ Started by an executor as ``python -P -m launch.zygote``; talks to the launcher 
 output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
 process it forked with it, when its input closes, which is how the death of a launcher reaches it.
 
-Orders in: ``job`` (arm, seed, run, folder, sockets, members), ``go``, ``release``, ``stop`` (grace_ms until they are killed), ``exit``.
+Orders in: ``job`` (arm, seed, run, folder, members, host), ``go``, ``release``, ``stop`` (grace_ms until
+members are killed), ``exit``.
 Events out: ``hello``, ``ready``, ``progress``, ``evaluated``, ``done``, ``failed`` (of a member),
 ``exited`` (of a member), ``refused`` (the job could not be loaded), ``over``.
 """
@@ -16,16 +17,18 @@ import os
 import platform
 import resource
 import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import torch
 
 from decentral.config import Arm
@@ -33,24 +36,13 @@ from decentral.errors import DecentralError
 from decentral.tasks.base import LoadedTask
 from launch.board import Board
 from launch.build import Workload, load_workload
-from launch.kernel import die_with_parent, prefer_long_slices
+from launch.fork import Forked, fork_member
 from launch.paths import JobFolder
-from launch.process import Assignment, member_main
+from launch.process import Assignment
 from launch.protocol import FrameReader, write_frame
 
 PROGRESS_EVERY_MS = 200
 """How often the board is read for the launcher's display."""
-
-
-@dataclass
-class Forked:
-    """A process of this agent."""
-
-    number: int
-    slot: int
-    pid: int
-    pidfd: int
-    line: socket.socket
 
 
 class Agent:
@@ -69,6 +61,7 @@ class Agent:
         self._poll = select.poll()
         self._sources: dict[int, tuple[str, Forked]] = {}
         self._board = Board(1)
+        self._sockets: Path | None = None
         self._told: dict[int, int] = {}
         self._progress_at_ms = 0
         self._kill_at_ms: int | None = None
@@ -92,6 +85,7 @@ class Agent:
             self._signal_all(signal.SIGKILL)
             for forked in self._forked.values():
                 os.waitpid(forked.pid, 0)
+            self._remove_sockets()
 
     def _look_at_the_clock(self) -> None:
         now_ms = _now_ms()
@@ -114,7 +108,7 @@ class Agent:
                 self._start(order)
             case "go" | "release":
                 for forked in self._forked.values():
-                    _order(forked, order["do"])
+                    forked.order(order["do"])
             case "stop":
                 self._signal_all(signal.SIGTERM)
                 self._kill_at_ms = _now_ms() + order["grace_ms"]
@@ -126,34 +120,41 @@ class Agent:
         except DecentralError as error:
             self._tell("refused", what=str(error), code=error.exit_code)
             return
-        except Exception as error:  # noqa: BLE001 - third-party parts may raise anything; it is reported whole
+        except Exception as error:
             last = "".join(traceback.format_exception_only(error)).strip()
             self._tell("refused", what=f"{last}\n{traceback.format_exc()}", code=4)
             return
         self._kill_at_ms = None
-        folder = JobFolder(Path(order["folder"]))
-        gc.collect()
-        gc.freeze()
+        self._told.clear()
         self._board.close()
         self._board = Board(len(order["members"]))
-        self._told.clear()
+        # Short, as Unix socket paths are limited to 107 bytes, and private: only this user may connect.
+        self._sockets = Path(tempfile.mkdtemp(prefix="decentral-"))
+        gc.collect()
+        gc.freeze()  # the collector would touch, and so copy, every page that the children share
         for slot, number in enumerate(order["members"]):
             assignment = Assignment(
                 number=number,
                 run=order["run"],
-                sockets=Path(order["sockets"]),
-                folder=folder,
+                sockets=self._sockets,
+                folder=JobFolder(Path(order["folder"])),
                 host=order["host"],
                 board=self._board,
                 slot=slot,
             )
             self._fork(workload, assignment)
         gc.unfreeze()
+        # Only now: children that ran while the rest is forked would make every fork wait for a core.
         for forked in self._forked.values():
-            _order(forked, "begin")
+            forked.order("begin")
+
+    def _remove_sockets(self) -> None:
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+            self._sockets = None
 
     def _warm_up(self, workload: Workload) -> None:
-        """One training step and one evaluation before the fork: torch's lazy imports, 1.1 s and 110 MB a child."""
+        """Train and evaluate a little before the fork: torch's lazy imports cost a child 1.1 s and 110 MB."""
         key = repr(workload.composition.task)
         if key in self._warm:
             return
@@ -162,36 +163,15 @@ class Agent:
         learner.x[:] = workload.common
         learner.train(2, workload.composition.seeds.rng("warm-up"))
         split, _ = workload.evaluation(None).curve
-        workload.loaded.evaluate(learner.x, split, workload.shards[0][:2] * 0)
+        workload.loaded.evaluate(learner.x, split, np.zeros(2, dtype=np.int64))
 
     def _fork(self, workload: Workload, assignment: Assignment) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        agent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become(workload, assignment, theirs, agent)
-        theirs.close()
-        forked = Forked(assignment.number, assignment.slot, pid, os.pidfd_open(pid), ours)
+        siblings = list(self._forked.values())
+        forked = fork_member(workload, assignment, siblings, self._out)
         self._forked[assignment.number] = forked
-        for fd, kind in ((ours.fileno(), "line"), (forked.pidfd, "end")):
+        for fd, kind in ((forked.line.fileno(), "line"), (forked.pidfd, "end")):
             self._sources[fd] = (kind, forked)
             self._poll.register(fd, select.POLLIN)
-
-    def _become(self, workload: Workload, assignment: Assignment, line: socket.socket, agent: int) -> None:
-        """In the child: let go of everything that is the agent's, then be a member."""
-        die_with_parent(agent)
-        for forked in self._forked.values():
-            forked.line.close()
-            os.close(forked.pidfd)
-        os.close(self._out)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
-        prefer_long_slices()
-        if not line.recv(1 << 10):
-            os._exit(1)
-        _redirect(assignment.folder.log(assignment.host))
-        member_main(workload, assignment, line)
 
     def _hear(self, fd: int) -> None:
         kind, forked = self._sources[fd]
@@ -203,6 +183,8 @@ class Agent:
                 data = forked.line.recv(1 << 17, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it died with an order unread
+                data = b""
             if not data:
                 self._forget(forked.line.fileno())
                 return
@@ -221,15 +203,15 @@ class Agent:
             self._hear(forked.line.fileno())
         self._report_progress(forked)
         _, status = os.waitpid(forked.pid, 0)
-        self._forget(forked.pidfd)
-        os.close(forked.pidfd)
-        if forked.line.fileno() in self._sources:
-            self._forget(forked.line.fileno())
-        forked.line.close()
+        for fd in (forked.pidfd, forked.line.fileno()):
+            if fd in self._sources:
+                self._forget(fd)
+        forked.let_go()
         del self._forked[forked.number]
         self._tell("exited", member=forked.number, status=os.waitstatus_to_exitcode(status))
         if not self._forked:
             self._kill_at_ms = None
+            self._remove_sockets()
             self._tell("over")
 
     def _forget(self, fd: int) -> None:
@@ -242,25 +224,6 @@ class Agent:
 
     def _tell(self, event: str, **fields: Any) -> None:
         write_frame(self._out, {"is": event, **fields})
-
-
-def _order(forked: Forked, order: str) -> None:
-    try:
-        forked.line.send(msgpack.packb(order))
-    except (BrokenPipeError, ConnectionResetError):
-        return  # it is dead: its pidfd says so and why
-
-
-def _redirect(log: Path) -> None:
-    """Standard output and error of a member go to the host's log, line by line."""
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError:
-        return  # the member's own log meets the same error and reports it
-    os.dup2(fd, 1)
-    os.dup2(fd, 2)
-    os.close(fd)
 
 
 def _now_ms() -> int:

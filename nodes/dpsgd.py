@@ -1,4 +1,4 @@
-"""D-PSGD (Lian et al., NeurIPS 2017) with Metropolis-Hastings weights on an undirected graph (algorithms.md 7)."""
+"""D-PSGD (Lian et al., NeurIPS 2017) with Metropolis-Hastings weights on an undirected graph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DPsgd:
         if not self.topology.symmetric:
             name = type(self.topology).__name__
             raise ConfigError(
-                f"topology = {name}: dpsgd needs an undirected graph for its weights to be doubly stochastic; "
+                f"topology = {name}: dpsgd needs an undirected graph for doubly stochastic weights; "
                 f"use regular, ring or another undirected topology, or algorithm = epidemic"
             )
 

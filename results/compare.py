@@ -131,9 +131,10 @@ def best_arms(run: Run, table: pd.DataFrame) -> dict[str, str]:
     best = {}
     for name in ("node_avg", "avg_model", "best", "worst"):
         values = table[name]
-        if values.notna().any():
-            place = int(values.argmax() if run.metric.higher_is_better else values.argmin())
-            best[name] = str(table["arm"].iloc[place])
+        winners = table.loc[values == (values.max() if run.metric.higher_is_better else values.min()), "arm"]
+        # Of several equal arms none is better than the others.
+        if len(winners) == 1:
+            best[name] = str(winners.iloc[0])
     return best
 
 

@@ -32,7 +32,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sgd:
-    """Plain stochastic gradient descent, as in all the papers; ``momentum`` and ``weight_decay`` default to 0.
+    """Plain stochastic gradient descent, as in all the papers unless momentum or weight decay is given.
 
     Args:
         lr: learning rate.

@@ -6,7 +6,6 @@ no augmentation.
 """
 
 # torch takes a second to import, and configuration is checked without it.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Image classification: splits, model and scores of the tasks that differ only in data and network."""
 
 # torch takes a second to import, and configuration is checked without it.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ decentralized learning uses it; the small network here is this project's choice.
 """
 
 # torch takes a second to import, and configuration is checked without it.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Next-character prediction on Shakespeare's plays with a stacked LSTM (algorithms.md 9.3)."""
 
 # torch takes a second to import, and configuration is checked without it.
-# ruff: noqa: PLC0415
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Executor(Protocol):
     """Runs jobs one after the other."""
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
-        """Run ``job`` to its end; never raises for what happens inside a node. Nothing of it runs afterwards."""
+        """Run ``job`` to its end, after which nothing of it runs; never raises for what a node does."""
         ...
 
     def close(self) -> None:

@@ -73,7 +73,7 @@ class InlineExecutor:
             return self._ended(participants, "interrupted", str(error), Interrupted.exit_code)
         except DecentralError as error:
             return self._ended(participants, "failed", str(error), error.exit_code)
-        except Exception as error:  # noqa: BLE001 - third-party parts may raise anything; it is reported whole
+        except Exception as error:
             last = "".join(traceback.format_exception_only(error)).strip()
             return self._ended(participants, "failed", f"{last}\n{traceback.format_exc()}", 4)
         finally:

@@ -7,8 +7,6 @@ import secrets
 import select
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from decentral.errors import RunFailed
@@ -64,10 +62,8 @@ class LocalExecutor:
             observer=job.arm.nodes,
             max_rounds=job.arm.run.max_rounds,
         )
-        # Short and private (0700): Unix socket paths are limited to 107 bytes, and only this user may connect.
-        with tempfile.TemporaryDirectory(prefix="decentral-", ignore_cleanup_errors=True) as sockets:
-            loop = _JobLoop(self._connected(), job, supervisor, display, interruption)
-            outcome = loop.run(Path(sockets))
+        loop = _JobLoop(self._connected(), job, supervisor, display, interruption)
+        outcome = loop.run()
         if loop.agent_lost:
             self.close()
         return outcome
@@ -77,7 +73,8 @@ class LocalExecutor:
         agent, self._agent, self._reader = self._agent, None, None
         if agent is None:
             return
-        assert agent.stdin is not None and agent.stdout is not None
+        assert agent.stdin is not None
+        assert agent.stdout is not None
         agent.stdin.close()
         try:
             agent.wait(AGENT_END_S)
@@ -97,7 +94,8 @@ class _AgentLine:
     """Both directions of the pipe to an agent."""
 
     def __init__(self, process: subprocess.Popen[bytes], reader: FrameReader) -> None:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         self.process = process
         self.reader = reader
         self._in = process.stdin.fileno()
@@ -125,7 +123,7 @@ class _JobLoop:
         self._refusal: Outcome | None = None
         self.agent_lost = False
 
-    def run(self, sockets: Path) -> Outcome:
+    def run(self) -> Outcome:
         job, supervisor = self._job, self._supervisor
         self._line.order(
             "job",
@@ -133,7 +131,6 @@ class _JobLoop:
             seed=job.seed,
             run=secrets.token_bytes(RUN_ID_BYTES),
             folder=str(job.folder.path),
-            sockets=str(sockets),
             members=sorted(supervisor.members),
             host=HOST,
         )

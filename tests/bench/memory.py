@@ -1,7 +1,7 @@
-"""Private memory per GN-LeNet node once every node has talked to every other: ``python tests/bench/memory.py``.
+"""Private memory per GN-LeNet node once all have talked to all: ``python tests/bench/memory.py``.
 
-Counts ``Private_Dirty`` of ``/proc/PID/smaps_rollup``: USS would count file pages of the data set that only one
-node has touched so far.
+Counts ``Private_Dirty`` of ``/proc/PID/smaps_rollup``: USS would count file pages of the data set that only
+one node has touched so far.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         write_synthetic_cifar(data)
-        arm = gn_lenet_arm(
-            data, nodes=n, fragments=options.fragments, rounds=options.rounds, local_steps=1
-        )
+        arm = gn_lenet_arm(data, nodes=n, fragments=options.fragments, rounds=options.rounds, local_steps=1)
         executor = LocalExecutor()
         run_job(arm, Path(scratch) / "run", Stopwatch(n, measure), executor)
         executor.close()

@@ -1,4 +1,4 @@
-"""From the launcher's ``exec`` to the last node's first finished round of one step: ``python tests/bench/startup.py``."""
+"""From the launcher's ``exec`` to the last node's first finished step: ``python tests/bench/startup.py``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def main() -> None:
     """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=60)
-    parser.add_argument("--data", type=Path, help="folder with synthetic CIFAR files; made (and timed) where absent")
+    parser.add_argument("--data", type=Path, help="synthetic CIFAR files; made (and timed) where absent")
     options = parser.parse_args()
     began = psutil.Process().create_time()
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,8 +1,9 @@
-"""Training speed of whole runs over the best plain loop: ``python tests/bench/training.py --nodes 16 --fragments 1``.
+"""Training speed of whole runs over the best plain loop: ``python tests/bench/training.py --nodes 16``.
 
-The hand-tuned loop (tests/bench/handtuned.py, one process per core) is measured before and after the run, in the
-same invocation, and the ratio divides by the mean of both. ``ratio`` covers everything from the start barrier to the
-last node's last round; ``steady`` leaves the first two rounds out (first-touch page faults, connections).
+The hand-tuned loop (tests/bench/handtuned.py, one process per core) is measured before and after the run, in
+the same invocation, and the ratio divides by the mean of both. ``ratio`` covers everything from the start
+barrier to the last node's last round; ``steady`` leaves the first two rounds out (first-touch page faults,
+connections).
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def main() -> None:
         logs = [round_events(folder, i) for i in range(n)]
     end = max(log[-1]["wall_s"] for log in logs)
     warm = sum(log[WARM_ROUNDS - 1]["wall_s"] for log in logs) / n
-    whole_rate = n * rounds * steps / end
+    all_steps = n * rounds * steps
+    whole_rate = all_steps / end
     steady_rate = n * (rounds - WARM_ROUNDS) * steps / (end - warm)
     base = (before + after) / 2
     result = {
@@ -65,7 +67,9 @@ def main() -> None:
         "steps_per_s": round(whole_rate, 1),
         "ratio": round(whole_rate / base, 3),
         "steady": round(steady_rate / base, 3),
-        "step_inside_node_ms": round(1e3 * sum(e["train_s"] for log in logs for e in log) / (n * rounds * steps), 2),
+        "step_inside_node_ms": round(
+            1e3 * sum(e["train_s"] for log in logs for e in log) / (n * rounds * steps), 2
+        ),
     }
     print(json.dumps(result))
 

@@ -1,7 +1,7 @@
 """OutQueue to aggregated against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
 
-Both sides move the same number of frames of the same size over one ipc PUSH/PULL pair. ``raw`` only touches the
-first float of what it receives; ``decentral`` makes messages, queues, sends, verifies, stores and averages.
+Both sides move the same number of frames of the same size over one ipc PUSH/PULL pair. ``raw`` only touches
+the first float of what it receives; ``decentral`` queues, sends, verifies, stores and averages.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def raw_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Bar
     payload = np.ones(nbytes // 4, dtype=np.float32)
     barrier.wait()
     for _ in range(rounds):
-        socket.send_multipart([b"header", *(zmq.Frame(payload.data, copy=True) for _ in range(frames))], copy=False)
+        socket.send_multipart(
+            [b"header", *(zmq.Frame(payload.data, copy=True) for _ in range(frames))], copy=False
+        )
     barrier.wait()
     context.destroy(linger=-1)
 
@@ -68,7 +70,9 @@ def our_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Bar
     barrier.wait()
     for t in range(rounds):
         ordered = fragments.gather(x)
-        queue.extend((1, Message(0, t, k, ordered[fragments.slice(k)], fragments.map_hash)) for k in range(frames))
+        queue.extend(
+            (1, Message(0, t, k, ordered[fragments.slice(k)], fragments.map_hash)) for k in range(frames)
+        )
         transport.send(queue.pop_all())
         transport.receive(lambda: "credit")  # the same bound on what is under way as the raw pair's mark
     barrier.wait()
@@ -91,7 +95,9 @@ def our_receiver(folder: Path, frames: int, nbytes: int, rounds: int, barrier: B
                 queue.put(message)
         transport.send([(0, [token])])
         ordered = fragments.gather(x)
-        parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in queue.take_round(t)]
+        parts = [
+            Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in queue.take_round(t)
+        ]
         fragments.scatter(average(ordered, parts), x)
     took = time.perf_counter() - began
     barrier.wait()
@@ -103,7 +109,9 @@ def _transport(node: int, folder: Path, nbytes: int) -> ZmqTransport:
     return ZmqTransport(node=node, run=RUN, folder=folder, max_payload_bytes=nbytes, timeout_s=60.0)
 
 
-def pair_gb_per_s(sender: Callable[..., None], receiver: Callable[..., float], args: tuple[int, ...], gb: float) -> float:
+def pair_gb_per_s(
+    sender: Callable[..., None], receiver: Callable[..., float], args: tuple[int, ...], gb: float
+) -> float:
     """Gigabytes per second from ``sender``'s process to ``receiver`` in this one."""
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as scratch:

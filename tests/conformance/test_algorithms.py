@@ -62,8 +62,12 @@ def test_same_seed_same_bits_other_seed_other_models(module: ModuleType, tmp_pat
 def test_identical_models_without_training_stay(module: ModuleType, tmp_path: Path) -> None:
     """Rows of every mixing matrix sum to 1 (algorithms.md 14.6)."""
     result = run(settings(module, train={"lr": 0.0}), tmp_path)
-    initial = run(settings(module, train={"lr": 0.0}, run={"max_rounds": 1, "test_after": 1}), tmp_path / "one")
-    np.testing.assert_allclose(result.models, np.broadcast_to(initial.models[0], result.models.shape), rtol=1e-5)
+    initial = run(
+        settings(module, train={"lr": 0.0}, run={"max_rounds": 1, "test_after": 1}), tmp_path / "one"
+    )
+    np.testing.assert_allclose(
+        result.models, np.broadcast_to(initial.models[0], result.models.shape), rtol=1e-5
+    )
 
 
 @each_algorithm
@@ -97,7 +101,7 @@ def test_messages_are_conserved(module: ModuleType, tmp_path: Path) -> None:
 def test_log_has_every_round_and_evaluation(module: ModuleType, tmp_path: Path) -> None:
     result = run(settings(module), tmp_path)
     for lines in result.nodes:
-        assert [line["event"] for line in lines][0] == "header"
+        assert lines[0]["event"] == "header"
         assert [line["round"] for line in lines if line["event"] == "round"] == [1, 2, 3, 4, 5]
         evaluations = [(line["round"], line["final"]) for line in lines if line["event"] == "evaluation"]
         assert evaluations == [(0, False), (2, False), (4, False), (5, True)]

@@ -45,7 +45,9 @@ def test_equal_matrices_make_fragments_irrelevant(fragment_map: str, count: int,
     assert cut.models.tobytes() == whole.models.tobytes()
 
 
-@pytest.mark.parametrize("topology", [EL_LOCAL, EL_ORACLE, STATIC, VIRTUAL], ids=["local", "oracle", "static", "vn"])
+@pytest.mark.parametrize(
+    "topology", [EL_LOCAL, EL_ORACLE, STATIC, VIRTUAL], ids=["local", "oracle", "static", "vn"]
+)
 @pytest.mark.parametrize("count", [1, 4])
 def test_one_round_is_the_matrix_product(topology: dict[str, Any], count: int, tmp_path: Path) -> None:
     """Mosaic eq. (1): X[C_k] <- W^(k) X[C_k], against dense matrices; ``vn`` is Shatter (14.3)."""
@@ -117,7 +119,12 @@ def test_epidemic_disagreement_contracts_at_least_as_theory_says() -> None:
     n, s, draws = 20, 4, 400
     beta = (1 / s) * (1 - (1 - s / (n - 1)) ** n) - 1 / (n - 1)
     topology = composed(
-        arm(nodes=n, algorithm=EPIDEMIC, fragments=WHOLE, topology={"name": "epidemic", "settings": {"degree": s}})
+        arm(
+            nodes=n,
+            algorithm=EPIDEMIC,
+            fragments=WHOLE,
+            topology={"name": "epidemic", "settings": {"degree": s}},
+        )
     )
     x = np.random.default_rng(0).normal(size=(n, 8))
     before = np.mean([np.sum((a - b) ** 2) for a in x for b in x])

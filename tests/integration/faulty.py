@@ -20,8 +20,7 @@ class Faulty:
         local_steps: H.
         topology: graph of round t.
         how: ``raise`` an exception, ``exit`` with code 0, ``return`` before the last round, ``kill`` itself,
-            ``segfault`` (the signal), ``wrong_round`` sends what nobody waits for, ``never_send`` stays silent,
-            ``stop`` halts itself (SIGSTOP).
+            ``segfault`` (the signal), ``never_send`` stays silent.
         node: who.
         round: when, from 0.
     """
@@ -30,7 +29,7 @@ class Faulty:
 
     local_steps: int
     topology: Topology
-    how: Literal["raise", "exit", "return", "kill", "segfault", "never_send", "stop"]
+    how: Literal["raise", "exit", "return", "kill", "segfault", "never_send"]
     node: int = 3
     round: int = 4
 
@@ -59,6 +58,4 @@ class Faulty:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
-            case "stop":
-                os.kill(os.getpid(), signal.SIGSTOP)
         return self.how == "never_send"

@@ -178,7 +178,9 @@ def test_nothing_survives_a_killed_launcher(launcher: subprocess.Popen[str], tmp
         text = log.read_text(encoding="utf-8")
         for line in text[: text.rindex("\n")].splitlines():
             json.loads(line)
-    assert manifest(tmp_path)["state"] == "running"  # nobody was left to say otherwise; reports call it incomplete
+    assert (
+        manifest(tmp_path)["state"] == "running"
+    )  # nobody was left to say otherwise; reports call it incomplete
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -199,11 +201,11 @@ def test_interrupted_run_keeps_what_was_measured(
         assert (last["event"], last["reason"]) == ("end", "interrupted")
 
 
-def test_killed_node_ends_the_run_within_two_seconds(
-    launcher: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_killed_node_ends_the_run_within_two_seconds(launcher: subprocess.Popen[str], tmp_path: Path) -> None:
     descendants = running(launcher, tmp_path)
-    logs = {events(log)[0]["pid"]: events(log)[0]["node"] for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl")}
+    logs = {
+        events(log)[0]["pid"]: events(log)[0]["node"] for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl")
+    }
     victim = next(p for p in descendants if logs.get(p.pid) == 5)
     victim.kill()
     wait_for(lambda: all(is_gone(p) for p in descendants if p.pid in logs), 2)

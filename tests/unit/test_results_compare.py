@@ -51,6 +51,11 @@ def test_lower_is_better_names_the_lowest(tmp_path: Path) -> None:
     assert set(best_arms(run, comparison(run)).values()) == {"el"}
 
 
+def test_of_equal_arms_none_is_best(tmp_path: Path) -> None:
+    run = written(tmp_path, SyntheticRun(arms=(SyntheticArm(name="a"), SyntheticArm(name="b"))))
+    assert best_arms(run, comparison(run)) == {}
+
+
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     run = written(tmp_path, SyntheticRun(seeds=(4,)))
     assert comparison(run)["node_avg_ci"].isna().all()

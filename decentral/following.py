@@ -1,0 +1,43 @@
+"""What a node is followed by: who scores it, who hears of its progress, and when it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from decentral.arrays import FloatArray
+from decentral.records import Value
+from decentral.tasks.base import Scores
+
+
+class Evaluation(Protocol):
+    """Scores a model at an evaluation point, off the clock."""
+
+    def score(self, x: FloatArray, *, final: bool) -> tuple[Scores, dict[str, Value]]:
+        """Scores on the curve's fixed subset, or on everything if ``final``; and what to log beside them."""
+        ...
+
+
+class Listener(Protocol):
+    """Who follows the run: progress for a display, liveness for a supervisor."""
+
+    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
+        """A local round is finished."""
+        ...
+
+    def evaluated(self, node: int, round_: int, scores: Scores) -> None:
+        """An evaluation is finished."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When a node stops and when it is evaluated.
+
+    Args:
+        max_rounds: T, local rounds to run.
+        test_after: evaluate after every so many rounds; the first and the last state always are.
+    """
+
+    max_rounds: int
+    test_after: int

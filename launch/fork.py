@@ -1,0 +1,88 @@
+"""How an agent turns into a member: fork, let go of what is the agent's, wait for the word, run."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import msgpack
+
+from launch.build import Workload
+from launch.kernel import die_with_parent, prefer_long_slices
+from launch.process import Assignment, member_main
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A process of this agent: its number and slot, its pid, and the agent's ends of what ties them."""
+
+    number: int
+    slot: int
+    pid: int
+    pidfd: int
+    line: socket.socket
+
+    def order(self, word: str) -> None:
+        """Send one word; a member that is dead already is passed over: its pidfd says so and why."""
+        try:
+            self.line.send(msgpack.packb(word))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def let_go(self) -> None:
+        """Close the agent's ends."""
+        self.line.close()
+        os.close(self.pidfd)
+
+
+def fork_member(workload: Workload, assignment: Assignment, siblings: Iterable[Forked], out: int) -> Forked:
+    """Fork one member; it waits for the word ``begin`` before it does anything.
+
+    Args:
+        workload: shared with the child, not copied.
+        assignment: the child's.
+        siblings: members forked earlier, whose lines the child must not keep open.
+        out: the agent's output, likewise.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    agent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ours.close()
+            for sibling in siblings:
+                sibling.let_go()
+            os.close(out)
+            _become(workload, assignment, theirs, agent)
+        finally:
+            os._exit(1)  # whatever happened, the agent's loop must not go on in its child
+    theirs.close()
+    return Forked(assignment.number, assignment.slot, pid, os.pidfd_open(pid), ours)
+
+
+def _become(workload: Workload, assignment: Assignment, line: socket.socket, agent: int) -> NoReturn:
+    die_with_parent(agent)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # the launcher's orders are not this process's to read
+    os.close(null)
+    prefer_long_slices()
+    if not line.recv(1 << 10):
+        os._exit(1)
+    _redirect(assignment.folder.log(assignment.host))
+    member_main(workload, assignment, line)
+
+
+def _redirect(log: Path) -> None:
+    """Standard output and error of a member go to the host's log, line by line."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        return  # the member's own log meets the same error and reports it
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
