@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -44,11 +44,11 @@ class Kind(IntEnum):
     """A whole model for the observer, taken at the end of the run."""
 
 
+_FLOAT32 = np.dtype("<f4")
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Message:
+class Message(NamedTuple):
     """One fragment of one node's model, as it was when the message was made.
 
     Args:
@@ -134,8 +134,8 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     return Header(Kind(kind), sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
 
 
-def decode_payloads(header: Header, buffers: Sequence[Any]) -> list[Message]:
-    """Messages of a batch; their values are views of ``buffers`` (anything with the buffer protocol).
+def decode_payloads(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:
+    """Messages of a batch; their values are views of ``buffers``.
 
     Raises:
         WireError: reason ``malformed``: number or length of the buffers differs from the header.
@@ -144,10 +144,9 @@ def decode_payloads(header: Header, buffers: Sequence[Any]) -> list[Message]:
         raise WireError("malformed", f"{len(buffers)} buffers for {len(header.parts)} listed fragments")
     messages = []
     for (fragment, nbytes), buffer in zip(header.parts, buffers, strict=True):
-        view = memoryview(buffer)
-        if view.nbytes != nbytes:
-            raise WireError("malformed", f"fragment {fragment} has {view.nbytes} bytes, header says {nbytes}")
-        values = np.frombuffer(view, dtype="<f4")
+        if len(buffer) != nbytes:
+            raise WireError("malformed", f"fragment {fragment} has {len(buffer)} bytes, header says {nbytes}")
+        values = np.frombuffer(buffer, dtype=_FLOAT32)
         messages.append(
             Message(
                 header.sender, header.round, fragment, values, header.map_hash, header.time_ns, header.kind

@@ -40,7 +40,7 @@ class Algorithm(Protocol):
 
 
 class Node:
-    """One participant; used by one thread.
+    """One participant; used by one thread. Its model ``x`` changes in ``train`` and ``update`` only.
 
     Args:
         id: 0..n-1.
@@ -97,7 +97,8 @@ class Node:
         self._wait_ns = 0
         self._extra: dict[str, Value] = {}
         self._map_hash: bytes | None = None
-        self._snapshot: FloatArray | None = None
+        self._snapshot: tuple[Fragments, FloatArray] | None = None
+        self._ages: list[int] = []
         self._made: dict[int, Message] = {}
         self._origin_ns = time.perf_counter_ns()
         self._off_clock_ns = 0
@@ -109,6 +110,7 @@ class Node:
         for t in range(self._schedule.max_rounds):
             self._train_ns = self._wait_ns = 0
             self._extra = {}
+            self._ages = []
             yield t
             self._round = t + 1
             self._recorder.write(
@@ -117,7 +119,7 @@ class Node:
                 train_s=self._train_ns / NS_PER_S,
                 wait_s=self._wait_ns / NS_PER_S,
                 train_loss=self._train_loss,
-                staleness=0.0,
+                staleness=sum(self._ages) / len(self._ages) if self._ages else None,
                 **self._counters(),
                 **self._extra,
             )
@@ -139,7 +141,7 @@ class Node:
 
     def rng(self, name: str, *counters: int) -> np.random.Generator:
         """This node's stream ``name`` at ``counters``; other nodes draw other numbers."""
-        return self._seeds.rng(name, self.id, *counters)
+        return self._seeds.rng(f"node/{name}", self.id, *counters)
 
     def record(self, **fields: Value) -> None:
         """Add ``fields`` to the log line of the present round."""
@@ -167,9 +169,10 @@ class Node:
 
     def message(self, t: int, k: int, fragments: Fragments) -> Message:
         """Fragment ``k`` of the model as it is now, for round ``t``; equal calls give the same object."""
+        ordered = self._ordered(fragments)
         made = self._made.get(k)
         if made is None or made.round != t:
-            values = self._ordered(fragments)[fragments.slice(k)]
+            values = ordered[fragments.slice(k)]
             made = Message(self.id, t, k, values, fragments.map_hash, self._clock.now_ns())
             self._made[k] = made
         return made
@@ -210,12 +213,16 @@ class Node:
         ordered = self._ordered(fragments).copy()
         parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in received]
         fragments.scatter(mix(ordered, parts), self.x)
+        self._ages += [self._round - message.round for message in received]
         self._forget_snapshot()
 
     def finish(self, reason: str) -> None:
         """Write the end of this node's log: ``done``, ``failed`` or ``interrupted``."""
         digest = hashlib.sha256(self.x.tobytes()).hexdigest()
-        self._recorder.write("end", **self._stamp(), reason=reason, model_sha256=digest, **self._counters())
+        refused: dict[str, Value] = {f"refused_{why}": n for why, n in self._transport.refused.items()}
+        self._recorder.write(
+            "end", **self._stamp(), reason=reason, model_sha256=digest, **self._counters(), **refused
+        )
 
     def _accept(self, message: Message) -> None:
         if message.map_hash != self._map_hash:
@@ -227,9 +234,10 @@ class Node:
         self.inqueue.put(message)
 
     def _ordered(self, fragments: Fragments) -> FloatArray:
-        if self._snapshot is None:
-            self._snapshot = fragments.gather(self.x)
-        return self._snapshot
+        if self._snapshot is None or self._snapshot[0] is not fragments:
+            self._forget_snapshot()
+            self._snapshot = (fragments, fragments.gather(self.x))
+        return self._snapshot[1]
 
     def _forget_snapshot(self) -> None:
         self._snapshot = None
@@ -269,6 +277,7 @@ class Node:
             "made": traffic.made,
             "sent": traffic.sent,
             "received": traffic.received,
+            "aggregated": traffic.aggregated,
             "replaced": traffic.replaced,
             "dropped": traffic.dropped,
         }

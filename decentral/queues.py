@@ -68,20 +68,22 @@ class OutQueue:
             IndexError: nothing is waiting.
         """
         destination, message = self._queue.popleft()
-        self._count(message)
+        self._traffic.sent += 1
+        self._traffic.total_bytes += message.values.nbytes
         return destination, message
 
     def pop_all(self) -> list[tuple[int, list[Message]]]:
-        """Remove everything, grouped by destination, in order of first appearance, to travel together."""
-        batches: defaultdict[int, list[Message]] = defaultdict(list)
-        while self._queue:
-            destination, message = self.pop()
-            batches[destination].append(message)
-        return list(batches.items())
+        """Remove everything, grouped by destination and round, in order of first appearance.
 
-    def _count(self, message: Message) -> None:
-        self._traffic.sent += 1
-        self._traffic.total_bytes += message.values.nbytes
+        What is in one group can travel together.
+        """
+        batches: defaultdict[tuple[int, int], list[Message]] = defaultdict(list)
+        for destination, message in self._queue:
+            batches[destination, message.round].append(message)
+            self._traffic.total_bytes += message.values.nbytes
+        self._traffic.sent += len(self._queue)
+        self._queue.clear()
+        return [(destination, messages) for (destination, _), messages in batches.items()]
 
 
 class InQueue:
@@ -98,25 +100,21 @@ class InQueue:
     def __init__(self, traffic: Traffic, *, keep_rounds: bool) -> None:
         self._traffic = traffic
         self._keep_rounds = keep_rounds
-        self._rounds: defaultdict[int, defaultdict[Key, list[Message]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        self._arrived: Counter[int] = Counter()
+        self._rounds: defaultdict[int, list[Message]] = defaultdict(list)
         self._latest: dict[Key, Message] = {}
 
     @property
     def held(self) -> int:
         """Messages received and neither aggregated nor replaced."""
-        return len(self._latest) + sum(self._arrived.values())
+        return len(self._latest) + sum(map(len, self._rounds.values()))
 
     def put(self, message: Message) -> None:
         """Store an arrived message."""
         self._traffic.received += 1
-        key = (message.sender, message.fragment)
         if self._keep_rounds:
-            self._rounds[message.round][key].append(message)
-            self._arrived[message.round] += 1
+            self._rounds[message.round].append(message)
             return
+        key = _key(message)
         old = self._latest.get(key)
         if old is not None:
             self._traffic.replaced += 1
@@ -126,18 +124,15 @@ class InQueue:
 
     def arrived(self, round_: int) -> int:
         """Number of messages held of ``round_``; O(1)."""
-        return self._arrived[round_]
+        return len(self._rounds.get(round_, ()))
 
     def missing(self, round_: int, expected: Counter[Key]) -> Counter[Key]:
         """What of ``expected`` has not arrived yet."""
-        here: dict[Key, list[Message]] = self._rounds.get(round_, defaultdict(list))
-        return expected - Counter({key: len(messages) for key, messages in here.items()})
+        return expected - Counter(map(_key, self._rounds.get(round_, ())))
 
     def take_round(self, round_: int) -> list[Message]:
         """Remove and return all messages of ``round_``, sorted by (sender, fragment)."""
-        messages: dict[Key, list[Message]] = self._rounds.pop(round_, defaultdict(list))
-        self._arrived.pop(round_, None)
-        taken = [message for key in sorted(messages) for message in messages[key]]
+        taken = sorted(self._rounds.pop(round_, ()), key=_key)
         self._traffic.aggregated += len(taken)
         return taken
 
@@ -156,5 +151,8 @@ class InQueue:
         """Forget everything held, at the end of a run."""
         self._traffic.discarded += self.held
         self._rounds.clear()
-        self._arrived.clear()
         self._latest = {}
+
+
+def _key(message: Message) -> Key:
+    return message.sender, message.fragment

@@ -20,14 +20,16 @@ Every file starts with a ``header`` event and is valid up to any line, however i
 ``end``        ``reason``
 =============  ==========================================================================================
 
-Traffic counters are cumulative: ``total_bytes`` (payload sent), ``total_meta`` (header bytes sent),
-``made sent received replaced dropped`` (messages) and ``staleness`` (mean rounds between a message's
-making and its aggregation in this round; 0 for synchronous algorithms). ``round`` counts finished local
-rounds: the first ``round`` event has ``round = 1``, and an ``evaluation`` with ``round = 0`` is the
-initial model. ``time_s`` is the run's own clock since the start barrier (emulated seconds under a virtual
-clock), ``wall_s`` real seconds since it; neither advances during evaluation. ``final`` evaluations use the
-whole split, others the fixed subset of ``evaluate.samples`` rows. A number that is not finite is written
-as null. ``total_bytes, total_meta, train_loss, test_loss, test_acc`` keep DecentralizePy's names.
+Traffic counters are cumulative: ``total_bytes`` (payload sent), ``total_meta`` (header bytes sent) and
+``made sent received aggregated replaced dropped`` (messages). ``staleness`` is the mean number of rounds
+between the making of a message and its aggregation in this round: 0 for synchronous algorithms, null if
+nothing was aggregated. An ``end`` also has ``refused_<reason>`` for every kind of frame that was refused.
+``round`` counts finished local rounds: the first ``round`` event has ``round = 1``, and an ``evaluation``
+with ``round = 0`` is the initial model. ``time_s`` is the run's own clock since the start barrier (emulated
+seconds under a virtual clock), ``wall_s`` real seconds since it; neither advances during evaluation.
+``final`` evaluations use the whole split, others the fixed subset of ``evaluate.samples`` rows. A number
+that is not finite is written as null. ``total_bytes, total_meta, train_loss, test_loss, test_acc`` keep
+DecentralizePy's names.
 """
 
 from __future__ import annotations

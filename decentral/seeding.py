@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHARED_STREAMS = ("data", "partition", "fragments", "topology", "model", "evaluate")
-"""Streams every node draws identically; all other names take the node's id as first counter."""
-
 
 @dataclass(frozen=True)
 class Seeds:
-    """All streams of one run.
+    """All streams of one run. Streams that belong to one node are named ``node/...`` (``Node.rng``).
 
     Args:
         run_seed: the experiment's seed, any non-negative integer.
@@ -28,7 +25,8 @@ class Seeds:
     run_seed: int
 
     def _digest(self, name: str, counters: tuple[int, ...]) -> bytes:
-        text = "/".join([name, str(self.run_seed), *map(str, counters)])
+        # A numpy integer names the same stream as a Python one; a slash in a name is no counter.
+        text = repr((name, int(self.run_seed), tuple(map(int, counters))))
         return hashlib.blake2b(text.encode(), digest_size=16, person=b"decentral").digest()
 
     def rng(self, name: str, *counters: int) -> np.random.Generator:

@@ -123,7 +123,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     number, run = assignment.number, workload.arm.run
     recorder = FileRecorder(assignment.folder.node_log(number))
     recorder.write("header", **workload.header(number), run=assignment.run.hex())
-    transport = _transport(workload, assignment)
+    transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
     clock = WallClock()
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(
@@ -135,8 +135,6 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     except BaseException as error:
         participant.node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
         raise
-    if transport.refused:
-        participant.node.record(**{f"refused_{reason}": count for reason, count in transport.refused.items()})
     if run.save_models:
         save_model(assignment.folder.model(number), participant.node.x)
     participant.node.finish("done")
@@ -148,7 +146,8 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
 
 def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> None:
     recorder = FileRecorder(assignment.folder.metrics)
-    transport = _transport(workload, assignment)
+    # Evaluations may lie further apart than the liveness timeout; whether nodes live, the agent sees.
+    transport = _transport(workload, assignment, timeout_s=None)
     observer = build_observer(workload, recorder)
     _meet(channel, lambda: None)
     try:
@@ -165,13 +164,13 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     recorder.close()
 
 
-def _transport(workload: Workload, assignment: Assignment) -> ZmqTransport:
+def _transport(workload: Workload, assignment: Assignment, timeout_s: float | None) -> ZmqTransport:
     return ZmqTransport(
         node=assignment.number,
         run=assignment.run,
         folder=assignment.sockets,
         max_payload_bytes=4 * workload.d,
-        timeout_s=workload.arm.run.liveness_timeout_s,
+        timeout_s=timeout_s,
     )
 
 

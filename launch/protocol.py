@@ -21,6 +21,8 @@ MAX_FRAME_BYTES = 64 << 20
 def write_frame(fd: int, message: dict[str, Any]) -> None:
     """Write one message; blocks until all of it is out."""
     body: bytes = msgpack.packb(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise RunFailed(f"a message has {len(body)} bytes, at most {MAX_FRAME_BYTES} are accepted")
     data = memoryview(_LENGTH.pack(len(body)) + body)
     while data:
         data = data[os.write(fd, data) :]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from results import plots
-from results.metrics import curve_rows, final_rows
+from results.metrics import JOB, curve_rows, final_rows
 from results.read import Run
-from results.tables import clock_of
+from results.style import SEEDS_DRAWN
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ def draw_all(run: Run) -> list[Drawn]:
     """All figures that the run has data for, in the order of the report."""
     band = _band(run)
     score = run.metric.title[:1].upper() + run.metric.title[1:]
-    clock = {"emulated": "emulated", "real": "real"}.get(clock_of(run), "the run's own")
     plan: list[tuple[str, str, Callable[[Run], Figure | None], str]] = [
         (
             "score_rounds",
@@ -41,7 +41,7 @@ def draw_all(run: Run) -> list[Drawn]:
             f"{score} over time",
             plots.score_over_time,
             "Mean over nodes; at every point in time each node counts with its last evaluation at or before "
-            f"it. Time is {clock} seconds since the start barrier; evaluation takes none. {band}",
+            f"it. Time is the run's clock since the start barrier, evaluation left out. {band}",
         ),
         (
             "score_bytes",
@@ -85,11 +85,16 @@ def draw_all(run: Run) -> list[Drawn]:
 
 
 def _band(run: Run) -> str:
-    counts = sorted(set(run.evaluations.groupby("arm", observed=True)["seed"].nunique()))
+    jobs = pd.concat([run.evaluations[JOB], run.rounds[JOB]])
+    counts = sorted(set(jobs.groupby("arm", observed=True)["seed"].nunique()))
     if not counts or counts == [1]:
         return "One seed: no interval."
     seeds = "\u2013".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    return f"Mean over n = {seeds} seeds; band: 95 % t-interval; dotted: where fewer seeds got that far."
+    thin = "thin lines: single seeds; " if set(counts) & set(SEEDS_DRAWN) else ""
+    return (
+        f"Mean over n = {seeds} seeds; {thin}band: 95 % t-interval, cut where it leaves the axes; "
+        "dotted: where fewer seeds got that far."
+    )
 
 
 def _measured_on(run: Run) -> str:

@@ -1,11 +1,13 @@
 """The figures of a run: each function draws one, or returns None where the run has nothing to draw in it.
 
 All of them use matplotlib's object interface, so that drawing changes no state of the process. Curves are
-means over seeds of means over nodes; the band is the 95 % t-interval over seeds, absent for a single seed.
+means over seeds of means over nodes; the band is the 95 % t-interval over seeds, absent for a single seed,
+and cut at the axes, whose limits follow from what was measured alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -24,19 +26,21 @@ from results.style import (
     arm_styles,
     draw_curve,
     fit_y,
+    limits,
     line_legend,
     log_y,
     new_figure,
     round_axis,
 )
-from results.tables import clock_of
+from results.tables import time_label
 
 _BOTH = (("-", "mean over nodes (node_avg)"), ((0, (4, 2)), "mean model (avg_model)"))
 
 
 def score_over_rounds(run: Run) -> Figure | None:
     """node_avg (solid, band) and avg_model (dashed) over local rounds."""
-    return _rounds_figure(run, "node_avg", _score_label(run), dashed="avg_model", scale=_scale(run))
+    label, within = _score_label(run), _score_range(run)
+    return _rounds_figure(run, "node_avg", label, dashed="avg_model", scale=_scale(run), within=within)
 
 
 def score_over_bytes(run: Run) -> Figure | None:
@@ -52,11 +56,12 @@ def score_over_bytes(run: Run) -> Figure | None:
     for _, style, rows in _by_arm(run, table):
         curve = across_seeds(rows, ["arm", "round"], ["node_avg", "avg_model", "sent"])
         drawn.append(_entry(style, curve["node_avg"]))
-        draw_curve(axes, curve, "sent", "node_avg", style, scale=_scale(run))
+        draw_curve(axes, curve, "sent", "node_avg", style, seeds=rows, scale=_scale(run))
         draw_curve(axes, curve, "sent", "avg_model", style, scale=_scale(run), dashed=True)
     axes.set_xlabel(f"payload sent per node ({unit})")
     axes.set_ylabel(_score_label(run))
-    return _finished(figure, axes, drawn, dashed=bool(table["avg_model"].notna().any()))
+    dashed = bool(table["avg_model"].notna().any())
+    return _finished(figure, axes, drawn, dashed=dashed, within=_score_range(run))
 
 
 def score_over_time(run: Run) -> Figure | None:
@@ -70,11 +75,10 @@ def score_over_time(run: Run) -> Figure | None:
             curve = across_seeds(table, ["arm", "time_s"], ["node_avg"])
             measured = measured or bool(curve["node_avg"].notna().any())
             drawn.append(_entry(style, curve["node_avg"]))
-            draw_curve(axes, curve, "time_s", "node_avg", style, scale=_scale(run))
-    clock = clock_of(run)
-    axes.set_xlabel("time (s)" if clock == "run" else f"{clock} time (s)")
+            draw_curve(axes, curve, "time_s", "node_avg", style, seeds=table, scale=_scale(run))
+    axes.set_xlabel(time_label(run))
     axes.set_ylabel(_score_label(run))
-    return _finished(figure, axes, drawn) if measured else None
+    return _finished(figure, axes, drawn, within=_score_range(run)) if measured else None
 
 
 def spread_over_rounds(run: Run) -> Figure | None:
@@ -82,7 +86,9 @@ def spread_over_rounds(run: Run) -> Figure | None:
     label = f"std over nodes{' (percentage points)' if run.metric.percent else ''}"
     if not any(job.nodes > 1 for job in run.jobs):
         return None
-    return _rounds_figure(run, "node_std", label, scale=_scale(run))
+    low, high = _score_range(run)
+    # No spread is larger than that of nodes of which half are at either end.
+    return _rounds_figure(run, "node_std", label, scale=_scale(run), within=(0.0, (high - low) / 2))
 
 
 def consensus_over_rounds(run: Run) -> Figure | None:
@@ -115,9 +121,10 @@ def loss_over_rounds(run: Run) -> Figure | None:
     for axes, (table, name, label) in zip(all_axes, panels, strict=True):
         for arm, style, rows in _by_arm(run, table):
             drawn[arm] = style
-            draw_curve(axes, across_seeds(rows, ["arm", "round"], [name]), "round", name, style)
-        if not log_y(axes):
-            fit_y(axes)
+            curve = across_seeds(rows, ["arm", "round"], [name])
+            draw_curve(axes, curve, "round", name, style, seeds=rows)
+        log_y(axes)
+        fit_y(axes, lowest=0.0)
         round_axis(axes)
         axes.set_ylabel(label)
     arm_legend(figure, list(drawn.values()))
@@ -139,7 +146,14 @@ def final_distribution(run: Run) -> Figure | None:
         # Golden-ratio steps spread dots evenly without a random draw.
         shift = ((np.arange(len(values)) * 0.6180339887) % 1.0 - 0.5) * 0.46
         axes.plot(
-            values, height + shift, ".", color=style.color, markersize=3.5, alpha=0.55, markeredgewidth=0
+            values,
+            height + shift,
+            ".",
+            color=style.color,
+            markersize=3.5,
+            alpha=0.55,
+            markeredgewidth=0,
+            clip_on=False,
         )
         axes.boxplot(
             [values],
@@ -159,6 +173,7 @@ def final_distribution(run: Run) -> Figure | None:
         )
     axes.set_yticks(range(len(rows)), [style.label for style, _ in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlim(limits(np.concatenate([values for _, values in rows]), *_score_range(run)))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{_score_label(run, direction=False)} of a node at the end")
     return figure
@@ -173,6 +188,7 @@ def _rounds_figure(
     scale: float = 1.0,
     table: pd.DataFrame | None = None,
     log: bool = False,
+    within: tuple[float, float] = (0.0, math.inf),
 ) -> Figure | None:
     table = _complete(by_round(run)) if table is None else table
     names = [name, *([dashed] if dashed else [])]
@@ -183,21 +199,27 @@ def _rounds_figure(
     for _, style, rows in _by_arm(run, table):
         curve = across_seeds(rows, ["arm", "round"], names)
         drawn.append(_entry(style, curve[name]))
-        draw_curve(axes, curve, "round", name, style, scale=scale)
+        draw_curve(axes, curve, "round", name, style, seeds=rows, scale=scale)
         if dashed:
             draw_curve(axes, curve, "round", dashed, style, scale=scale, dashed=True)
     round_axis(axes)
     axes.set_ylabel(label)
-    return _finished(
-        figure, axes, drawn, dashed=dashed is not None and bool(table[dashed].notna().any()), log=log
-    )
+    both = dashed is not None and bool(table[dashed].notna().any())
+    return _finished(figure, axes, drawn, dashed=both, log=log, within=within)
 
 
 def _finished(
-    figure: Figure, axes: Axes, drawn: list[ArmStyle], *, dashed: bool = False, log: bool = False
+    figure: Figure,
+    axes: Axes,
+    drawn: list[ArmStyle],
+    *,
+    within: tuple[float, float],
+    dashed: bool = False,
+    log: bool = False,
 ) -> Figure:
-    if not (log and log_y(axes)):
-        fit_y(axes)
+    if log:
+        log_y(axes)
+    fit_y(axes, *within)
     if dashed:
         line_legend(axes, _BOTH)
     arm_legend(figure, drawn)
@@ -222,6 +244,11 @@ def _complete(table: pd.DataFrame) -> pd.DataFrame:
 
 def _scale(run: Run) -> float:
     return 100.0 if run.metric.percent else 1.0
+
+
+def _score_range(run: Run) -> tuple[float, float]:
+    low, high = run.metric.range
+    return low * _scale(run), high * _scale(run)
 
 
 def split_of(run: Run) -> str:

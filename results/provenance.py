@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.read import Run
-from results.tables import DASH
+from results.tables import DASH, clock_of
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """``{"a": {"b": 1}}`` as ``{"a.b": "1"}``."""
+    """Settings by dotted key as users write them: ``{"a": {"settings": {"b": 1}}}`` as ``{"a.b": "1"}``.
+
+    resolved.json keeps what belongs to a named choice (a graph, a partition) under ``settings``; experiments
+    have it beside the name. Tables without keys are left out, null is ``not set``.
+    """
     found: dict[str, str] = {}
     for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping):
+            found |= flat(value, prefix if key == "settings" else f"{prefix}{key}.")
+        elif value is None:
+            found[f"{prefix}{key}"] = "not set"
         else:
-            found[f"{prefix}{key}"] = (
-                value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            )
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            found[f"{prefix}{key}"] = shown
     return found
 
 
@@ -42,6 +47,7 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         ("command", " ".join(map(str, command)) if isinstance(command, list) else DASH),
         ("started (UTC)", str(manifest.get("started_utc") or DASH)),
         ("ended (UTC)", str(manifest.get("ended_utc") or DASH)),
+        ("clock", clock_of(run) or DASH),
         ("state, exit code", f"{run.state}, {manifest.get('exit_code', DASH)}"),
         ("commit", _commit(git) if isinstance(git, dict) else "not in a git checkout"),
     ]

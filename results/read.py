@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,12 @@ class Metric:
     def percent(self) -> bool:
         """Whether it is a share of 1 that people read in percent."""
         return self.name in ("acc", "accuracy")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest value that the score can have; infinite where unbounded or unknown."""
+        lowest = 0.0 if self.percent or self.name in ("rmse", "mse", "mae", "distance") else -math.inf
+        return lowest, 1.0 if self.percent else math.inf
 
     @property
     def title(self) -> str:

@@ -29,7 +29,17 @@ from results.metrics import traffic
 from results.provenance import provenance, setting_rows
 from results.read import COUNTERS, Run, read_run
 from results.style import encode
-from results.tables import DASH, MINUS, basis_of, clock_of, difference, diverged, quantities, seed_rows
+from results.tables import (
+    DASH,
+    MINUS,
+    basis_of,
+    clock_of,
+    difference,
+    diverged,
+    few_seeds,
+    quantities,
+    seed_rows,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -96,6 +106,7 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
         best_is_marked=bool(best_arms(run, compared)),
         comparable=comparable(compared) or len(compared) < 2,
         intervals=bool((compared["n"] > 1).any()),
+        few_seeds=few_seeds(compared),
         differences=differences,
         pairs_note=pairs_note,
         figures=[(drawn, base64.b64encode(encode(drawn.figure, "svg")).decode()) for drawn in figures],
@@ -122,10 +133,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, seeds)) or DASH),
         ("nodes", ", ".join(map(str, nodes)) or DASH),
         ("score", f"{run.metric.title} ({better[run.metric.higher_is_better]})"),
-        (
-            "clock",
-            {"emulated": "virtual: emulated seconds", "real": "wall: real seconds"}.get(clock_of(run), DASH),
-        ),
+        ("clock", clock_of(run) or DASH),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -23,6 +25,8 @@ Format: TypeAlias = Literal["png", "pdf", "svg"]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 GREY = "#555555"
+# So many seeds are drawn one by one; more would be a thicket, and their band is narrow enough to read.
+SEEDS_DRAWN = range(2, 6)
 _LONGEST_LABEL = 42
 _ROW = 86
 # Any, since the keys of rc_context are typed as a closed list.
@@ -94,6 +98,7 @@ def draw_curve(
     y: str,
     style: ArmStyle,
     *,
+    seeds: pd.DataFrame | None = None,
     scale: float = 1.0,
     dashed: bool = False,
 ) -> None:
@@ -106,6 +111,8 @@ def draw_curve(
         x: column.
         y: column; its half-width is ``<y>_ci``, NaN where there is one seed, and then there is no band.
         style: of the arm.
+        seeds: what ``table`` is the mean of: seed, ``x`` and ``y``, ascending in ``x``. With 2 to 5 seeds
+            each is drawn as a thin line, since an interval of so few says less than the values themselves.
         scale: what ``y`` is multiplied with.
         dashed: draw a secondary curve.
     """
@@ -114,7 +121,8 @@ def draw_curve(
     half = table[f"{y}_ci"].to_numpy(dtype=np.float64) * scale
     whole = (table["n"] == table["n"].max()).to_numpy()
     every = max(1, len(across) // 8)
-    look: dict[str, Any] = {"color": style.color, "solid_capstyle": "round"}
+    # fit_y puts whatever was measured inside the axes: only markers at 0 or 100 % reach over their edge.
+    look: dict[str, Any] = {"color": style.color, "solid_capstyle": "round", "clip_on": False}
     if dashed:
         look |= {"linestyle": (0, (4, 2)), "linewidth": 1.2}
     else:
@@ -124,7 +132,7 @@ def draw_curve(
             "markeredgecolor": "white",
             "markeredgewidth": 0.5,
         }
-    axes.plot(across, np.where(whole, mean, np.nan), **look)
+    axes.plot(across, np.where(whole, mean, np.nan), zorder=3, **look)
     if not whole.all():
         # With its neighbours, so that the dotted line meets the solid one.
         fewer = np.pad(~whole, 1)
@@ -132,35 +140,61 @@ def draw_curve(
         axes.plot(across, np.where(joined, mean, np.nan), color=style.color, linestyle=":", linewidth=1.1)
     if not dashed:
         low, high = (np.where(whole, mean + sign * half, np.nan) for sign in (-1, 1))
-        axes.fill_between(across, low, high, color=style.color, alpha=0.16, linewidth=0)
+        axes.fill_between(across, low, high, color=style.color, alpha=0.09, linewidth=0, zorder=1)
+    if seeds is not None and seeds["seed"].nunique() in SEEDS_DRAWN:
+        lines = [rows[[x, y]].to_numpy(dtype=np.float64) * (1.0, scale) for _, rows in seeds.groupby("seed")]
+        axes.add_collection(LineCollection(lines, colors=style.color, alpha=0.5, linewidths=0.7, zorder=2))
 
 
-def fit_y(axes: Axes) -> None:
-    """Fit the y axis to the curves; a band (two seeds give wide ones) may widen it by at most a half."""
-    curves = [_finite(line.get_ydata()) for line in axes.get_lines()]
-    values = np.concatenate(curves) if curves else np.array([])
-    if not len(values):
-        return
+def fit_y(axes: Axes, lowest: float = -math.inf, highest: float = math.inf) -> None:
+    """Fit the y axis to the lines, those of single seeds included; bands are cut where they leave it.
+
+    Args:
+        axes: with linear or logarithmic y axis.
+        lowest: smallest possible value, beyond which the axis does not go; ignored where lines do.
+        highest: largest possible value, likewise.
+    """
+    values = _measured(axes)
+    if len(values):
+        axes.set_ylim(limits(values, lowest, highest, log=axes.get_yscale() == "log"))
+
+
+def limits(
+    values: npt.NDArray[np.float64],
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+    *,
+    log: bool = False,
+) -> tuple[float, float]:
+    """Ends of an axis for finite ``values``: 5 % of their span around them, within what is possible."""
     low, high = float(values.min()), float(values.max())
+    if log:
+        margin = (high / low) ** 0.05
+        return low / margin, high * margin
     span = high - low
     if span <= 1e-9 * max(abs(low), abs(high)):
         # A flat curve: its rounding errors are not worth an axis.
         span = abs(high) or 1.0
-    bands = [
-        _finite(np.asarray(path.vertices)[:, 1]) for band in axes.collections for path in band.get_paths()
-    ]
-    reach = np.concatenate(bands) if bands else values
-    bottom, top = (max(float(reach.min()), low - span / 2), min(float(reach.max()), high + span / 2))
-    axes.set_ylim(min(low, bottom) - 0.05 * span, max(high, top) + 0.05 * span)
+    bottom, top = low - 0.05 * span, high + 0.05 * span
+    return (max(bottom, lowest) if low >= lowest else bottom, min(top, highest) if high <= highest else top)
 
 
 def log_y(axes: Axes) -> bool:
     """Switch to a log axis where all values are positive and span more than a factor of 30."""
-    values = np.concatenate([_finite(line.get_ydata()) for line in axes.get_lines()] or [np.array([])])
+    values = _measured(axes)
     if not len(values) or values.min() <= 0 or values.max() < 30 * values.min():
         return False
     axes.set_yscale("log")
     return True
+
+
+def _measured(axes: Axes) -> npt.NDArray[np.float64]:
+    """All finite y values of the lines in ``axes``: means and single seeds, not bands."""
+    seeds = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
+    paths = [np.asarray(path.vertices)[:, 1] for lines in seeds for path in lines.get_paths()]
+    return np.concatenate(
+        [_finite(y) for y in (*(line.get_ydata() for line in axes.get_lines()), *paths)] or [[]]
+    )
 
 
 def _finite(values: Any) -> npt.NDArray[np.float64]:

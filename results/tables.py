@@ -11,6 +11,8 @@ from results.compare import FINAL, NOTHING, best_arms, comparison, per_seed
 from results.read import Metric, Run
 
 DASH, MINUS = "\u2013", "\u2212"
+# With 3 values the 95 % t-interval is 4.3 standard errors to either side, with 2 it is 12.7; with 5, 2.8.
+FEW_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,27 @@ def diverged(row: pd.Series) -> str:
 
 
 def clock_of(run: Run) -> str:
-    """``emulated`` under a virtual clock, ``real`` under the wall clock, ``run`` where nobody says."""
-    clocks = {
-        table.get("clock") for arm in run.settings.values() if isinstance(table := arm.get("run"), dict)
-    }
-    if clocks == {"virtual"}:
-        return "emulated"
-    return "real" if clocks == {"wall"} else "run"
+    """The clock behind ``time_s`` as the manifest names it: ``wall``, ``virtual (inline)``; empty without."""
+    clock = run.manifest.get("clock")
+    return clock if isinstance(clock, str) else ""
+
+
+def time_label(run: Run) -> str:
+    """Label of a time axis: ``time (wall clock, s)``; how a virtual clock is kept is left to the tables."""
+    kind = clock_of(run).partition(" (")[0]
+    return f"time ({kind} clock, s)" if kind else "time (s)"
+
+
+def few_seeds(table: pd.DataFrame) -> str:
+    """A sentence on the intervals in ``compare.comparison`` where an arm has at most three seeds."""
+    counts = table.loc[table["n"] > 0, "n"]
+    if not len(counts) or counts.min() > FEW_SEEDS:
+        return ""
+    seeds = "one seed" if counts.min() == 1 else f"{counts.min()} seeds"
+    reason = "there is no interval" if counts.min() == 1 else "intervals are wide"
+    # An arm that lost its seeds to a failure needs no other option.
+    advice = "; use --seeds 1,2,3,4,5" if table["seeds"].min() <= FEW_SEEDS else ""
+    return f"With so few seeds ({seeds}) {reason}{advice}."
 
 
 def terminal_rows(run: Run) -> tuple[list[str], list[list[str]]]:

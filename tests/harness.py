@@ -89,7 +89,7 @@ def run(settings: Arm, folder: Path, *, seed: int = 1, executor: Executor | None
 
 
 def mixing_matrix(composition: Composition, t: int, k: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Uniform W^(k) of round t; row i has node i's weights, a repeated source counted as often as it occurs."""
+    """Uniform W^(k) of round t, row i = weights of node i; a repeated source counts repeatedly."""
     n = composition.arm.nodes
     matrix = np.eye(n)
     for i in range(n):

@@ -56,23 +56,28 @@ class ZmqTransport:
         run: the run's id, 8 bytes; messages of other runs are refused.
         folder: where the run's sockets live; mode 0700 keeps other users out.
         max_payload_bytes: longest frame accepted besides headers (a whole model).
-        timeout_s: liveness timeout of ``receive``.
+        timeout_s: liveness timeout of ``receive``; None waits for ever.
     """
 
     def __init__(
-        self, *, node: int, run: bytes, folder: Path, max_payload_bytes: int, timeout_s: float
+        self, *, node: int, run: bytes, folder: Path, max_payload_bytes: int, timeout_s: float | None
     ) -> None:
         self._node = node
         self._run = run
         self._folder = folder
-        self._timeout_s = timeout_s
+        self._timeout_ms = -1 if timeout_s is None else int(timeout_s * 1000)
         address = ipc_address(folder, node)
         self._context = zmq.Context(io_threads=1)
         self._inbox = self._context.socket(zmq.PULL)
         self._inbox.setsockopt(zmq.RCVHWM, 0)
         self._inbox.setsockopt(zmq.MAXMSGSIZE, max(max_payload_bytes, MAX_HEADER_BYTES))
-        self._inbox.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
-        self._inbox.bind(address)
+        self._inbox.setsockopt(zmq.RCVTIMEO, self._timeout_ms)
+        try:
+            self._inbox.bind(address)
+        except zmq.ZMQError as error:
+            self._context.destroy(linger=0)
+            what = f"cannot listen on {address}: {error}; look at the folder's rights and space"
+            raise PreflightError(what) from error
         self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
         self._sequence: Counter[int] = Counter()
         self._seen: defaultdict[int, SequenceWindow] = defaultdict(SequenceWindow)
@@ -106,7 +111,7 @@ class ZmqTransport:
                 frames = self._inbox.recv_multipart(copy=False)
             except zmq.Again as error:
                 raise StalledError(
-                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
+                    f"node {self._node} heard nothing for {self._timeout_ms / 1000:g} s while it waited for "
                     f"{waiting_for()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
                 ) from error
             try:
@@ -139,7 +144,7 @@ class ZmqTransport:
         if len(self._peers) >= MAX_CONNECTIONS:
             _, oldest = self._peers.popitem(last=False)
             # Not for ever: who reads nothing for the liveness timeout is gone, and close() waits for this.
-            oldest.close(linger=int(self._timeout_s * 1000))
+            oldest.close(linger=self._timeout_ms)
         socket = self._context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.LINGER, -1)

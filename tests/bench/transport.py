@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from decentral.fragments import Fragmenter
+from decentral.fragments import Fragmenter, Fragments
 from decentral.messages import Message
 from decentral.mixing import Part, average
 from decentral.queues import InQueue, OutQueue, Traffic
@@ -26,6 +26,10 @@ from decentral.seeding import Seeds
 from decentral.transports.zeromq import ZmqTransport
 
 RUN = bytes(8)
+SENDERS = 4
+"""Nodes whose fragments are averaged in one round, as at degree 4; all in one process."""
+RECEIVER = SENDERS
+ROUNDS_AHEAD = 4
 
 
 def raw_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> None:
@@ -62,47 +66,50 @@ def raw_receiver(folder: Path, rounds: int, barrier: Barrier) -> float:
 
 
 def our_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> None:
-    """Make, queue and send ``frames`` fragments per round to node 1."""
-    transport = _transport(0, folder, frames * nbytes)
-    fragments = Fragmenter(count=frames, map="global", seeds=Seeds(1)).split([frames * nbytes // 4])
+    """Queue and send ``SENDERS`` nodes' fragments of every round to one receiver."""
+    transports = [_transport(i, folder, frames * nbytes) for i in range(SENDERS)]
+    fragments = _fragments(frames, nbytes)
     x = np.ones(fragments.d, dtype=np.float32)
+    values = [x[fragments.slice(k)] for k in range(frames)]
     queue = OutQueue(Traffic())
     barrier.wait()
     for t in range(rounds):
-        ordered = fragments.gather(x)
-        queue.extend(
-            (1, Message(0, t, k, ordered[fragments.slice(k)], fragments.map_hash)) for k in range(frames)
-        )
-        transport.send(queue.pop_all())
-        transport.receive(lambda: "credit")  # the same bound on what is under way as the raw pair's mark
+        if t >= ROUNDS_AHEAD:
+            transports[0].receive(lambda: "credit")  # bounds what is under way, as the raw pair's mark does
+        for i, transport in enumerate(transports):
+            queue.extend((RECEIVER, Message(i, t, k, values[k], fragments.map_hash)) for k in range(frames))
+            transport.send(queue.pop_all())
     barrier.wait()
-    transport.close()
+    for transport in transports:
+        transport.close()
 
 
 def our_receiver(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> float:
-    """Receive, store, average; returns seconds."""
-    transport = _transport(1, folder, frames * nbytes)
-    fragments = Fragmenter(count=frames, map="global", seeds=Seeds(1)).split([frames * nbytes // 4])
+    """Receive, verify, store and average ``SENDERS`` messages a fragment and round; returns seconds."""
+    transport = _transport(RECEIVER, folder, frames * nbytes)
+    fragments = _fragments(frames, nbytes)
     x = np.zeros(fragments.d, dtype=np.float32)
     queue = InQueue(Traffic(), keep_rounds=True)
-    token = Message(1, 0, 0, np.zeros(1, dtype=np.float32), fragments.map_hash)
-    transport.send([(0, [token])] * 3)
+    credit = Message(RECEIVER, 0, 0, np.zeros(1, dtype=np.float32), fragments.map_hash)
     barrier.wait()
     began = time.perf_counter()
     for t in range(rounds):
-        while queue.arrived(t) < frames:
+        while queue.arrived(t) < SENDERS * frames:
             for message in transport.receive(lambda: "fragments"):
                 queue.put(message)
-        transport.send([(0, [token])])
-        ordered = fragments.gather(x)
-        parts = [
-            Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in queue.take_round(t)
-        ]
-        fragments.scatter(average(ordered, parts), x)
+        transport.send([(0, [credit])])
+        average(
+            x,
+            [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in queue.take_round(t)],
+        )
     took = time.perf_counter() - began
     barrier.wait()
     transport.close()
     return took
+
+
+def _fragments(frames: int, nbytes: int) -> Fragments:
+    return Fragmenter(count=frames, map="contiguous", seeds=Seeds(1)).split([frames * nbytes // 4])
 
 
 def _transport(node: int, folder: Path, nbytes: int) -> ZmqTransport:
@@ -130,12 +137,12 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=2.0)
     options = parser.parse_args()
     for frames, nbytes in ((1, 360_000), (10, 36_000), (16, 22_460), (1, 4_000_000)):
-        rounds = int(options.gigabytes * 1e9 / (frames * nbytes))
-        gb = rounds * frames * nbytes / 1e9
-        args = (frames, nbytes, rounds)
-        before = pair_gb_per_s(raw_sender, raw_receiver, args, gb)
+        rounds = int(options.gigabytes * 1e9 / (SENDERS * frames * nbytes))
+        gb = rounds * SENDERS * frames * nbytes / 1e9
+        raw_args, args = (frames, nbytes, rounds * SENDERS), (frames, nbytes, rounds)
+        before = pair_gb_per_s(raw_sender, raw_receiver, raw_args, gb)
         ours = pair_gb_per_s(our_sender, our_receiver, args, gb)
-        after = pair_gb_per_s(raw_sender, raw_receiver, args, gb)
+        after = pair_gb_per_s(raw_sender, raw_receiver, raw_args, gb)
         raw = (before + after) / 2
         print(
             json.dumps(

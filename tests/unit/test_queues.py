@@ -233,7 +233,7 @@ def test_looking_does_not_create_rounds() -> None:
         assert queue.arrived(round_) == 0
         assert queue.missing(round_, Counter({(0, 0): 1})) == Counter({(0, 0): 1})
         assert queue.take_round(round_) == []
-    assert (len(queue._rounds), len(queue._arrived)) == (0, 0)
+    assert len(queue._rounds) == 0
 
 
 @given(st.lists(st.tuples(SENDERS, FRAGMENTS), max_size=20))

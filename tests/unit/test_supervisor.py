@@ -215,7 +215,7 @@ def apply(made: Supervisor, event: tuple[Any, ...]) -> list[Order]:
 
 
 def good_run() -> list[tuple[Any, ...]]:
-    phases = [
+    phases: list[list[tuple[Any, ...]]] = [
         [("ready", m) for m in MEMBERS],
         [("done", m) for m in MEMBERS],
         [("exited", m, 0) for m in MEMBERS],
