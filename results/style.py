@@ -176,7 +176,12 @@ def limits(
         # A flat curve: its rounding errors are not worth an axis.
         span = abs(high) or 1.0
     bottom, top = low - 0.05 * span, high + 0.05 * span
-    return (max(bottom, lowest) if low >= lowest else bottom, min(top, highest) if high <= highest else top)
+    # A mean of scores of 1 may be 1 + 2e-16.
+    slack = 1e-9 * max(abs(low), abs(high))
+    return (
+        max(bottom, lowest) if low >= lowest - slack else bottom,
+        min(top, highest) if high <= highest + slack else top,
+    )
 
 
 def log_y(axes: Axes) -> bool:
@@ -190,11 +195,11 @@ def log_y(axes: Axes) -> bool:
 
 def _measured(axes: Axes) -> npt.NDArray[np.float64]:
     """All finite y values of the lines in ``axes``: means and single seeds, not bands."""
-    seeds = [lines for lines in axes.collections if isinstance(lines, LineCollection)]
-    paths = [np.asarray(path.vertices)[:, 1] for lines in seeds for path in lines.get_paths()]
-    return np.concatenate(
-        [_finite(y) for y in (*(line.get_ydata() for line in axes.get_lines()), *paths)] or [[]]
-    )
+    ys: list[Any] = [line.get_ydata() for line in axes.get_lines()]
+    for lines in axes.collections:
+        if isinstance(lines, LineCollection):
+            ys += [np.asarray(path.vertices)[:, 1] for path in lines.get_paths()]
+    return np.concatenate([np.array([]), *(_finite(y) for y in ys)])
 
 
 def _finite(values: Any) -> npt.NDArray[np.float64]:
@@ -205,7 +210,7 @@ def _finite(values: Any) -> npt.NDArray[np.float64]:
 def round_axis(axes: Axes) -> None:
     """Label the x axis for local rounds: whole numbers only."""
     axes.set_xlabel("local rounds")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, steps=[1, 2, 5, 10]))
 
 
 def arm_legend(figure: Figure, styles: Sequence[ArmStyle]) -> None:

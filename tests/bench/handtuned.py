@@ -111,13 +111,13 @@ class HandTuned:
         return float(total) / steps
 
 
-def steps_per_second(loop: HandTuned, seconds: float) -> float:
-    """Speed over at least ``seconds`` of wall-clock time."""
-    start, steps = time.perf_counter(), 0
+def steps_per_second(loop: HandTuned, seconds: float) -> tuple[float, float]:
+    """Steps per second over at least ``seconds`` of wall-clock time, and CPU milliseconds per step."""
+    start, cpu, steps = time.perf_counter(), time.process_time(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         loop.run(CHUNK_STEPS)
         steps += CHUNK_STEPS
-    return steps / elapsed
+    return steps / elapsed, 1e3 * (time.process_time() - cpu) / steps
 
 
 def _worker(core: int, seconds: float) -> None:
@@ -127,7 +127,7 @@ def _worker(core: int, seconds: float) -> None:
     loop.run(CHUNK_STEPS)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(steps_per_second(loop, seconds), flush=True)
+    print(*steps_per_second(loop, seconds), flush=True)
 
 
 def measure(seconds: float, processes: int) -> dict[str, object]:
@@ -160,8 +160,13 @@ def measure(seconds: float, processes: int) -> dict[str, object]:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    speeds = [float(worker.communicate()[0]) for worker in workers]
-    return {"steps_per_s": [round(speed, 1) for speed in speeds], "total_steps_per_s": round(sum(speeds), 1)}
+    measured = [tuple(map(float, worker.communicate()[0].split())) for worker in workers]
+    speeds = [speed for speed, _ in measured]
+    return {
+        "steps_per_s": [round(speed, 1) for speed in speeds],
+        "total_steps_per_s": round(sum(speeds), 1),
+        "cpu_ms_per_step": round(sum(cpu for _, cpu in measured) / processes, 3),
+    }
 
 
 def main() -> None:

@@ -81,7 +81,9 @@ def test_the_report_needs_nothing_but_itself(reported: Path) -> None:
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert "url(" not in html
     assert page.says("Complete: every arm reached its end with every seed.")
-    assert page.says("Mean over n = 2 seeds; band: 95 % t-interval")
+    assert page.says(
+        "Mean over n = 2 seeds; thin lines: single seeds; band: 95 % t-interval, cut where it leaves the axes"
+    )
     assert page.says("0123456789abcdef0123456789abcdef01234567")
     assert page.says("fragments.count")
 
@@ -266,3 +268,24 @@ def test_a_full_disk_keeps_the_old_file_and_no_rest(tmp_path: Path, monkeypatch:
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"),
+    [
+        ((1,), "With so few seeds (one seed) there is no interval; use --seeds 1,2,3,4,5."),
+        ((1, 2), "With so few seeds (2 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
+        ((1, 2, 3), "With so few seeds (3 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
+        ((1, 2, 3, 4), None),
+    ],
+)
+def test_few_seeds_are_pointed_out(tmp_path: Path, seeds: tuple[int, ...], sentence: str | None) -> None:
+    page = page_of(SyntheticRun(seeds=seeds).write(tmp_path / "run"))
+    assert page.says("With so few seeds") == (sentence is not None)
+    assert sentence is None or page.says(sentence)
+
+
+def test_seeds_lost_to_a_failure_need_no_other_option(tmp_path: Path) -> None:
+    absent = (("el", 3), ("el", 4))
+    page = page_of(SyntheticRun(seeds=(1, 2, 3, 4), absent=absent, state="failed").write(tmp_path / "run"))
+    assert page.says("With so few seeds (2 seeds) intervals are wide.")
