@@ -2,8 +2,8 @@
 
 One multipart message carries all fragments that travel together to one destination::
 
-    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence,
-                              [[fragment, nbytes], ...]]
+    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, parts]
+               parts: per fragment its number and its length in bytes, 4 bytes each, little-endian
     frame 1..  one buffer per listed fragment
 
 Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
@@ -12,8 +12,8 @@ a one-word reason and changes nothing.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ TIME_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 MAX_FRAGMENTS = 65_536
 _HEADER_FIELDS = 9
+_PART = struct.Struct("<II")
 
 
 class Kind(IntEnum):
@@ -45,7 +46,7 @@ class Kind(IntEnum):
 
 
 _FLOAT32 = np.dtype("<f4")
-_KINDS = frozenset(int(kind) for kind in Kind)
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class Message(NamedTuple):
@@ -78,7 +79,7 @@ class Message(NamedTuple):
 def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> bytes:
     """Header of a batch whose messages share sender, round, kind, map and time."""
     first = messages[0]
-    parts = [(message.fragment, message.values.nbytes) for message in messages]
+    parts = b"".join([_PART.pack(message.fragment, message.values.nbytes) for message in messages])
     packed: bytes = msgpack.packb(
         (
             WIRE_VERSION,
@@ -95,8 +96,7 @@ def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> byt
     return packed
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A verified header."""
 
     kind: Kind
@@ -116,22 +116,26 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     """
     if len(data) > MAX_HEADER_BYTES:
         raise WireError("oversized", f"header of {len(data)} bytes, at most {MAX_HEADER_BYTES} are accepted")
-    its_run, kind, sender, round_, time_ns, map_hash, sequence, parts = _unpack(data)
+    its_run, kind, sender, round_, time_ns, map_hash, sequence, packed = _unpack(data)
     if not (isinstance(its_run, bytes) and len(its_run) == RUN_ID_BYTES):
         raise WireError("malformed", "run id is not 8 bytes")
     if its_run != run:
         raise WireError("foreign", f"message of run {its_run.hex()}, this is run {run.hex()}")
     if not (isinstance(time_ns, bytes) and len(time_ns) == TIME_BYTES):
         raise WireError("malformed", "time is not 8 bytes")
-    if not all(_is_count(value) for value in (kind, sender, round_, sequence)):
-        raise WireError("malformed", "a number in the header is negative or not an integer")
+    for value in (kind, sender, round_, sequence):
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise WireError("malformed", "a number in the header is negative or not an integer")
     if kind not in _KINDS:
         raise WireError("malformed", f"unknown kind {kind}")
     if not (isinstance(map_hash, bytes) and len(map_hash) == MAP_HASH_BYTES):
         raise WireError("malformed", "fragment map hash is not 8 bytes")
-    if not (parts and all(_is_part(part) for part in parts)):
-        raise WireError("malformed", "fragment list is empty or not made of (fragment, bytes) pairs")
-    return Header(Kind(kind), sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
+    if not (isinstance(packed, bytes) and packed and len(packed) % _PART.size == 0):
+        raise WireError("malformed", "fragment list is empty or not made of pairs of 4-byte numbers")
+    parts = tuple(_PART.iter_unpack(packed))
+    if any(nbytes % 4 for _, nbytes in parts):
+        raise WireError("malformed", "a fragment's length is not a whole number of float32")
+    return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
 
 
 def decode_payloads(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:
@@ -178,48 +182,25 @@ class SequenceWindow:
 
 
 def _unpack(data: bytes | memoryview) -> tuple[Any, ...]:
-    """Fields of a header after its version, not verified; the last one is a tuple."""
-    # The two long arrays are walked rather than unpacked: msgpack allocates an array when it reads the
-    # declared length, so that a few kB of nested long ones would cost hundreds of MB. What is unpacked
-    # whole is bounded by the length of a pair.
-    unpacker = msgpack.Unpacker(
-        use_list=False,
-        read_size=max(len(data), 1),
-        max_buffer_size=max(len(data), 1),
-        max_array_len=2,
-        max_bin_len=max(RUN_ID_BYTES, MAP_HASH_BYTES, TIME_BYTES),
-        max_str_len=0,
-        max_map_len=0,
-        max_ext_len=0,
-    )
+    """Fields of a header after its version, not verified."""
     try:
-        unpacker.feed(data)
-        number = unpacker.read_array_header()
-        version = unpacker.unpack() if number else None
-        if not _is_count(version) or version != WIRE_VERSION:
-            raise WireError("version", f"wire version {version!r}, this node speaks {WIRE_VERSION}")
-        if number != _HEADER_FIELDS:
-            raise WireError("malformed", f"header has {number} fields, expected {_HEADER_FIELDS}")
-        fields = [unpacker.unpack() for _ in range(_HEADER_FIELDS - 2)]
-        length = unpacker.read_array_header()
-        if length > MAX_FRAGMENTS:
-            raise WireError("malformed", f"{length} fragments, at most {MAX_FRAGMENTS} are accepted")
-        parts = tuple(unpacker.unpack() for _ in range(length))
+        # msgpack allocates what a declared length asks for before it sees that the data ends: with these
+        # limits nothing longer than the header itself can be declared, at any depth of nesting.
+        fields = msgpack.unpackb(
+            data,
+            use_list=False,
+            max_array_len=_HEADER_FIELDS,
+            max_bin_len=_PART.size * MAX_FRAGMENTS,
+            max_str_len=len(data),
+            max_map_len=0,
+            max_ext_len=0,
+        )
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError("malformed", f"header is not msgpack as expected: {error}") from error
-    if unpacker.tell() != len(data):
-        raise WireError("malformed", f"{len(data) - unpacker.tell()} bytes follow the header")
-    return (*fields, parts)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _is_part(part: object) -> bool:
-    return (
-        isinstance(part, tuple)
-        and len(part) == 2
-        and all(_is_count(value) for value in part)
-        and part[1] % 4 == 0
-    )
+    if not isinstance(fields, tuple) or not fields:
+        raise WireError("malformed", "header is not a msgpack array")
+    if type(fields[0]) is not int or fields[0] != WIRE_VERSION:
+        raise WireError("version", f"wire version {fields[0]!r}, this node speaks {WIRE_VERSION}")
+    if len(fields) != _HEADER_FIELDS:
+        raise WireError("malformed", f"header has {len(fields)} fields, expected {_HEADER_FIELDS}")
+    return fields[1:]
