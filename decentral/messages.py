@@ -1,10 +1,10 @@
-"""Messages and their wire format (design.md 5): a bounded msgpack header, raw little-endian float32 buffers.
+"""Messages and their wire format (design.md 5): a bounded msgpack header and one raw float32 buffer.
 
 One multipart message carries all fragments that travel together to one destination::
 
     frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, parts]
                parts: per fragment its number and its length in bytes, 4 bytes each, little-endian
-    frame 1..  one buffer per listed fragment
+    frame 1    the listed fragments' values, float32 little-endian, back to back
 
 Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
 a one-word reason and changes nothing.
@@ -138,24 +138,32 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
 
 
-def decode_payloads(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:
-    """Messages of a batch; their values are views of ``buffers``.
+def decode_payload(header: Header, buffer: bytes | memoryview) -> list[Message]:
+    """Messages of a batch; their values are views of ``buffer``, which holds them back to back.
 
     Raises:
-        WireError: reason ``malformed``: number or length of the buffers differs from the header.
+        WireError: reason ``malformed``: its length differs from what the header lists.
     """
-    if len(buffers) != len(header.parts):
-        raise WireError("malformed", f"{len(buffers)} buffers for {len(header.parts)} listed fragments")
+    listed = sum(nbytes for _, nbytes in header.parts)
+    if len(buffer) != listed:
+        raise WireError("malformed", f"payload has {len(buffer)} bytes, the header lists {listed}")
+    values = np.frombuffer(buffer, dtype=_FLOAT32)
     messages = []
-    for (fragment, nbytes), buffer in zip(header.parts, buffers, strict=True):
-        if len(buffer) != nbytes:
-            raise WireError("malformed", f"fragment {fragment} has {len(buffer)} bytes, header says {nbytes}")
-        values = np.frombuffer(buffer, dtype=_FLOAT32)
+    start = 0
+    for fragment, nbytes in header.parts:
+        stop = start + nbytes // _FLOAT32.itemsize
         messages.append(
             Message(
-                header.sender, header.round, fragment, values, header.map_hash, header.time_ns, header.kind
+                header.sender,
+                header.round,
+                fragment,
+                values[start:stop],
+                header.map_hash,
+                header.time_ns,
+                header.kind,
             )
         )
+        start = stop
     return messages
 
 

@@ -80,7 +80,7 @@ class Node:
         self.sizes = tuple(sizes)
         self.peers: IntArray = np.delete(np.arange(n), id)
         self.traffic = Traffic()
-        self.outqueue = OutQueue(self.traffic)
+        self.outqueue = OutQueue(self.traffic, batch_bytes=self.x.nbytes)
         self.inqueue = InQueue(self.traffic, keep_rounds=synchronous)
         self._learner = learner
         self._seeds = seeds

@@ -39,10 +39,12 @@ class OutQueue:
 
     Args:
         traffic: the node's counters.
+        batch_bytes: most payload that travels together (receivers accept no more than a whole model).
     """
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, batch_bytes: int = 1 << 62) -> None:
         self._traffic = traffic
+        self._batch_bytes = batch_bytes
         self._queue: deque[Outgoing] = deque()
 
     def __len__(self) -> int:
@@ -75,7 +77,7 @@ class OutQueue:
     def pop_all(self) -> list[tuple[int, list[Message]]]:
         """Remove everything, grouped by destination and round, in order of first appearance.
 
-        What is in one group can travel together.
+        What is in one group can travel together; a group of more than ``batch_bytes`` is cut.
         """
         batches: defaultdict[tuple[int, int], list[Message]] = defaultdict(list)
         for destination, message in self._queue:
@@ -83,7 +85,13 @@ class OutQueue:
             self._traffic.total_bytes += message.values.nbytes
         self._traffic.sent += len(self._queue)
         self._queue.clear()
-        return [(destination, messages) for (destination, _), messages in batches.items()]
+        return [(destination, cut) for (destination, _), batch in batches.items() for cut in self._cut(batch)]
+
+    def _cut(self, batch: list[Message]) -> list[list[Message]]:
+        if len(batch) == 1 or sum(message.values.nbytes for message in batch) <= self._batch_bytes:
+            return [batch]
+        length = max(1, self._batch_bytes // max(message.values.nbytes for message in batch))
+        return [batch[start : start + length] for start in range(0, len(batch), length)]
 
 
 class InQueue:

@@ -14,21 +14,25 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import zmq
 
+from decentral.arrays import FloatArray
 from decentral.errors import PreflightError, StalledError, WireError
 from decentral.messages import (
     MAX_HEADER_BYTES,
     Message,
     SequenceWindow,
     decode_header,
-    decode_payloads,
+    decode_payload,
     encode_header,
 )
 from decentral.transports.base import Batch
 
 MAX_CONNECTIONS = 512
 """Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
+FRAMES = 2
+"""A header and a payload."""
 _IPC_PATH_LIMIT = 107
 
 
@@ -78,27 +82,27 @@ class ZmqTransport:
             self._context.destroy(linger=0)
             what = f"cannot listen on {address}: {error}; look at the folder's rights and space"
             raise PreflightError(what) from error
+        self._join_buffer: FloatArray = np.empty(0, dtype=np.float32)
         self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
         self._sequence: Counter[int] = Counter()
         self._seen: defaultdict[int, SequenceWindow] = defaultdict(SequenceWindow)
         self.refused: Counter[str] = Counter()
 
     def send(self, batches: Sequence[Batch]) -> int:
-        """Queue every batch with ZeroMQ; a message sent to several destinations is copied once."""
-        frames: dict[int, zmq.Frame] = {}
+        """Queue every batch with ZeroMQ; a message that travels alone is copied once for all destinations."""
+        alone: dict[int, zmq.Frame] = {}
         header_bytes = 0
         for destination, messages in batches:
             self._sequence[destination] += 1
             header = encode_header(self._run, self._sequence[destination], messages)
             header_bytes += len(header)
-            parts: list[bytes | zmq.Frame] = [header]
-            for message in messages:
-                frame = frames.get(id(message))
-                if frame is None:
-                    frame = zmq.Frame(message.values.data, copy=True)
-                    frames[id(message)] = frame
-                parts.append(frame)
-            self._peer(destination).send_multipart(parts, copy=False)
+            if len(messages) > 1:
+                payload = zmq.Frame(self._joined(messages).data, copy=True)
+            else:
+                key = id(messages[0])
+                payload = alone.get(key) or zmq.Frame(messages[0].values.data, copy=True)
+                alone[key] = payload
+            self._peer(destination).send_multipart((header, payload), copy=False)
         return header_bytes
 
     def receive(self, waiting_for: Callable[[], str]) -> list[Message]:
@@ -128,13 +132,24 @@ class ZmqTransport:
         self._context.destroy(linger=0)
 
     def _accept(self, frames: Sequence[zmq.Frame]) -> list[Message]:
+        if len(frames) != FRAMES:
+            raise WireError("malformed", f"{len(frames)} frames instead of a header and a payload")
         header = decode_header(frames[0].buffer, self._run)
-        messages = decode_payloads(header, [frame.buffer for frame in frames[1:]])
+        messages = decode_payload(header, frames[1].buffer)
         if not self._seen[header.sender].accept(header.sequence):
             raise WireError(
                 "replayed", f"sequence {header.sequence} of node {header.sender} was already seen"
             )
         return messages
+
+    def _joined(self, messages: Sequence[Message]) -> FloatArray:
+        """Values of ``messages`` back to back, in a buffer that the next call overwrites."""
+        size = sum(message.values.size for message in messages)
+        if self._join_buffer.size < size:
+            self._join_buffer = np.empty(size, dtype=np.float32)
+        joined = self._join_buffer[:size]
+        np.concatenate([message.values for message in messages], out=joined)
+        return joined
 
     def _peer(self, destination: int) -> zmq.Socket[bytes]:
         socket = self._peers.get(destination)

@@ -1,8 +1,8 @@
 """Training speed of whole runs over the best plain loop: ``python tests/bench/training.py --nodes 16``.
 
 The hand-tuned loop (tests/bench/handtuned.py, one process per core) is measured before and after every run,
-in the same invocation, and each ratio divides by the mean of both; the median over ``--repeats`` is what counts,
-because on a shared machine single ones scatter by tens of percent.
+in the same invocation, and each ratio divides by the mean of both; the median over ``--repeats`` is what
+counts, because on a shared machine single ones scatter by tens of percent.
 
 ``ratio``   steps per second from the start barrier to the last node's last round, over the loop's
 ``steady``  the same without the first two rounds (first-touch page faults, connections)

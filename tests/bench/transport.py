@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,7 +32,9 @@ RUN = bytes(8)
 SENDERS = 4
 """Nodes whose fragments are averaged in one round, as at degree 4; all in one process."""
 RECEIVER = SENDERS
-ROUNDS_AHEAD = 4
+ROUNDS_AHEAD = 2
+WARM_ROUNDS = 8
+"""Not timed: connections are made and buffers touched for the first time."""
 
 
 def raw_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Barrier) -> None:
@@ -41,7 +45,7 @@ def raw_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Bar
     socket.connect(f"ipc://{folder}/raw")
     payload = np.ones(nbytes // 4, dtype=np.float32)
     barrier.wait()
-    for _ in range(rounds):
+    for _ in range(rounds + SENDERS * WARM_ROUNDS):
         socket.send_multipart(
             [b"header", *(zmq.Frame(payload.data, copy=True) for _ in range(frames))], copy=False
         )
@@ -56,8 +60,9 @@ def raw_receiver(folder: Path, rounds: int, barrier: Barrier) -> float:
     socket.setsockopt(zmq.RCVHWM, 4)
     socket.bind(f"ipc://{folder}/raw")
     barrier.wait()
-    began = time.perf_counter()
-    for _ in range(rounds):
+    for number in range(rounds + SENDERS * WARM_ROUNDS):
+        if number == SENDERS * WARM_ROUNDS:
+            began = time.perf_counter()
         for frame in socket.recv_multipart(copy=False)[1:]:
             np.frombuffer(frame.buffer, dtype=np.float32)[0]
     took = time.perf_counter() - began
@@ -74,7 +79,7 @@ def our_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Bar
     values = [x[fragments.slice(k)] for k in range(frames)]
     queue = OutQueue(Traffic())
     barrier.wait()
-    for t in range(rounds):
+    for t in range(rounds + WARM_ROUNDS):
         if t >= ROUNDS_AHEAD:
             transports[0].receive(lambda: "credit")  # bounds what is under way, as the raw pair's mark does
         for i, transport in enumerate(transports):
@@ -93,8 +98,9 @@ def our_receiver(folder: Path, frames: int, nbytes: int, rounds: int, barrier: B
     queue = InQueue(Traffic(), keep_rounds=True)
     credit = Message(RECEIVER, 0, 0, np.zeros(1, dtype=np.float32), fragments.map_hash)
     barrier.wait()
-    began = time.perf_counter()
-    for t in range(rounds):
+    for t in range(rounds + WARM_ROUNDS):
+        if t == WARM_ROUNDS:
+            began = time.perf_counter()
         while queue.arrived(t) < SENDERS * frames:
             for message in transport.receive(lambda: "fragments"):
                 queue.put(message)
@@ -132,12 +138,22 @@ def pair_gb_per_s(
     return gb / took
 
 
+MALLOC = {
+    # What the launcher sets for its processes (launch/executors/local.py).
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
 def main() -> None:
     """Print one JSON line per size: medians over trials in which raw is measured before and after."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=0.5, help="moved per trial")
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
+    if not MALLOC.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
     for frames, nbytes in ((1, 360_000), (10, 36_000), (16, 22_460), (1, 4_000_000)):
         rounds = max(8, int(options.gigabytes * 1e9 / (SENDERS * frames * nbytes)))
         gb = rounds * SENDERS * frames * nbytes / 1e9
