@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -93,24 +94,37 @@ class Fragmenter:
     def split(self, sizes: Sequence[int]) -> Fragments:
         """The map for a model whose tensors have ``sizes`` parameters, in state-dict order.
 
+        Equal calls give the same object: a map made before a fork is shared by all nodes.
+
         Raises:
             ConfigError: K < 1 or K > d, or the chosen map would leave a fragment empty.
         """
-        d = sum(sizes)
-        if not 1 <= self.count <= d:
-            raise ConfigError(
-                f"fragments.count = {self.count}: must be from 1 to the model's {d} parameters; "
-                f"use fewer fragments or a larger model"
-            )
-        parts = _MAPS[self.map](sizes, self.count, self.seeds.rng("fragments"))
-        empty = [k for k, part in enumerate(parts) if part.size == 0]
-        if empty:
-            raise ConfigError(
-                f"fragments.count = {self.count}: map = {self.map} would leave {len(empty)} fragments empty "
-                f"for tensors of at most {max(sizes)} parameters; use fewer fragments or map = global"
-            )
-        bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
-        return Fragments(np.concatenate(parts), bounds)
+        return _split(self, tuple(sizes))
+
+
+@lru_cache(maxsize=8)
+def _split(fragmenter: Fragmenter, sizes: tuple[int, ...]) -> Fragments:
+    d = sum(sizes)
+    if not 1 <= fragmenter.count <= d:
+        raise ConfigError(
+            f"fragments.count = {fragmenter.count}: must be from 1 to the model's {d} parameters; "
+            f"use fewer fragments or a larger model"
+        )
+    parts = _MAPS[fragmenter.map](sizes, fragmenter.count, fragmenter.seeds.rng("fragments"))
+    empty = [k for k, part in enumerate(parts) if part.size == 0]
+    if empty:
+        raise ConfigError(
+            f"fragments.count = {fragmenter.count}: map = {fragmenter.map} would leave {len(empty)} fragments empty "
+            f"for tensors of at most {max(sizes)} parameters; use fewer fragments or map = global"
+        )
+    bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
+    return Fragments(np.concatenate(parts), bounds)
+
+
+@lru_cache(maxsize=8)
+def whole_model(d: int) -> Fragments:
+    """The map with one fragment, which needs no draw."""
+    return Fragments(np.arange(d), (0, d))
 
 
 def _per_tensor(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[IntArray]:

@@ -4,7 +4,7 @@ One multipart message carries all fragments that travel together to one destinat
 
     frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, parts]
                parts: per fragment its number and its length in bytes, 4 bytes each, little-endian
-    frame 1    the listed fragments' values, float32 little-endian, back to back
+    frame 1..  the listed fragments' values, float32 little-endian: back to back in one frame, or one each
 
 Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
 a one-word reason and changes nothing.
@@ -138,33 +138,31 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
 
 
-def decode_payload(header: Header, buffer: bytes | memoryview) -> list[Message]:
-    """Messages of a batch; their values are views of ``buffer``, which holds them back to back.
+def decode_payload(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:
+    """Messages of a batch; their values are views of ``buffers``.
+
+    Args:
+        header: of the same multipart.
+        buffers: all fragments back to back in one buffer, or one buffer per fragment.
 
     Raises:
-        WireError: reason ``malformed``: its length differs from what the header lists.
+        WireError: reason ``malformed``: number or lengths differ from what the header lists.
     """
-    listed = sum(nbytes for _, nbytes in header.parts)
-    if len(buffer) != listed:
-        raise WireError("malformed", f"payload has {len(buffer)} bytes, the header lists {listed}")
-    values = np.frombuffer(buffer, dtype=_FLOAT32)
-    messages = []
-    start = 0
-    for fragment, nbytes in header.parts:
-        stop = start + nbytes // _FLOAT32.itemsize
-        messages.append(
-            Message(
-                header.sender,
-                header.round,
-                fragment,
-                values[start:stop],
-                header.map_hash,
-                header.time_ns,
-                header.kind,
-            )
+    kind, sender, round_, time_ns, map_hash, _, parts = header
+    lengths = [nbytes for _, nbytes in parts]
+    if len(buffers) == 1:
+        lengths = [sum(lengths)]
+    if [len(buffer) for buffer in buffers] != lengths:
+        raise WireError(
+            "malformed", f"payload is {[len(b) for b in buffers]} bytes, the header lists {lengths}"
         )
-        start = stop
-    return messages
+    values = [np.frombuffer(buffer, dtype=_FLOAT32) for buffer in buffers]
+    if len(values) < len(parts):
+        values = np.split(values[0], np.cumsum([nbytes // 4 for _, nbytes in parts[:-1]]))
+    return [
+        Message(sender, round_, fragment, each, map_hash, time_ns, kind)
+        for (fragment, _), each in zip(parts, values, strict=True)
+    ]
 
 
 class SequenceWindow:

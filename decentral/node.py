@@ -18,7 +18,7 @@ from decentral.arrays import FloatArray, IntArray
 from decentral.clock import NS_PER_S, Clock
 from decentral.errors import WireError
 from decentral.following import Evaluation, Listener, Schedule
-from decentral.fragments import Fragmenter, Fragments
+from decentral.fragments import Fragmenter, Fragments, whole_model
 from decentral.messages import Kind, Message
 from decentral.mixing import Mixer, Part
 from decentral.queues import InQueue, Key, Outgoing, OutQueue, Traffic
@@ -152,10 +152,7 @@ class Node:
 
         Messages with any other map are refused from now on.
         """
-        if fragmenter is None:
-            made = Fragments(np.arange(self.d), (0, self.d))
-        else:
-            made = fragmenter.split(self.sizes)
+        made = whole_model(self.d) if fragmenter is None else fragmenter.split(self.sizes)
         self._map_hash = made.map_hash
         return made
 

@@ -18,6 +18,7 @@ from decentral.clock import Clock
 from decentral.config import Arm
 from decentral.errors import RunFailed
 from decentral.following import Listener, Schedule
+from decentral.fragments import whole_model
 from decentral.node import Algorithm, Node
 from decentral.observer import Observer
 from decentral.records import Recorder, Value
@@ -117,6 +118,10 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
         tasks[key] = composition.task.load()
     loaded = tasks[key]
     common = loaded.initial(composition.seeds.integer("model"))
+    # Made here, the maps are kept and shared by all nodes that are forked afterwards.
+    sizes = [int(np.prod(shape)) for _, shape in composition.task.shapes()]
+    composition.fragmenter.split(sizes)
+    whole_model(sum(sizes))
     return Workload(composition, loaded, shards(composition, loaded), common)
 
 

@@ -31,8 +31,8 @@ from decentral.transports.base import Batch
 
 MAX_CONNECTIONS = 512
 """Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
-FRAMES = 2
-"""A header and a payload."""
+SHARED_BYTES = 16_384
+"""From this size on a message is a frame of its own, shared by all its destinations."""
 _IPC_PATH_LIMIT = 107
 
 
@@ -89,20 +89,27 @@ class ZmqTransport:
         self.refused: Counter[str] = Counter()
 
     def send(self, batches: Sequence[Batch]) -> int:
-        """Queue every batch with ZeroMQ; a message that travels alone is copied once for all destinations."""
-        alone: dict[int, zmq.Frame] = {}
+        """Queue every batch with ZeroMQ.
+
+        A message of at least ``SHARED_BYTES`` is copied once, however many destinations it has; smaller ones
+        for one destination are joined, because every frame costs the I/O threads more than its bytes do.
+        """
+        shared: dict[int, zmq.Frame] = {}
         header_bytes = 0
         for destination, messages in batches:
             self._sequence[destination] += 1
             header = encode_header(self._run, self._sequence[destination], messages)
             header_bytes += len(header)
-            if len(messages) > 1:
-                payload = zmq.Frame(self._joined(messages).data, copy=True)
+            frames: list[bytes | zmq.Frame] = [header]
+            if len(messages) > 1 and messages[0].values.nbytes < SHARED_BYTES:
+                frames.append(zmq.Frame(self._joined(messages).data, copy=True))
             else:
-                key = id(messages[0])
-                payload = alone.get(key) or zmq.Frame(messages[0].values.data, copy=True)
-                alone[key] = payload
-            self._peer(destination).send_multipart((header, payload), copy=False)
+                for message in messages:
+                    frame = shared.get(id(message))
+                    if frame is None:
+                        frame = shared[id(message)] = zmq.Frame(message.values.data, copy=True)
+                    frames.append(frame)
+            self._peer(destination).send_multipart(frames, copy=False)
         return header_bytes
 
     def receive(self, waiting_for: Callable[[], str]) -> list[Message]:
@@ -132,10 +139,8 @@ class ZmqTransport:
         self._context.destroy(linger=0)
 
     def _accept(self, frames: Sequence[zmq.Frame]) -> list[Message]:
-        if len(frames) != FRAMES:
-            raise WireError("malformed", f"{len(frames)} frames instead of a header and a payload")
         header = decode_header(frames[0].buffer, self._run)
-        messages = decode_payload(header, frames[1].buffer)
+        messages = decode_payload(header, [frame.buffer for frame in frames[1:]])
         if not self._seen[header.sender].accept(header.sequence):
             raise WireError(
                 "replayed", f"sequence {header.sequence} of node {header.sender} was already seen"

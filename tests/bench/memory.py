@@ -31,7 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--fragments", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--local-steps", type=int, default=8)
     options = parser.parse_args()
     n = options.nodes
     found: list[float] = []
@@ -49,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         write_synthetic_cifar(data)
-        arm = gn_lenet_arm(data, nodes=n, fragments=options.fragments, rounds=options.rounds, local_steps=1)
+        arm = gn_lenet_arm(data, nodes=n, fragments=options.fragments, rounds=options.rounds, local_steps=8)
         executor = LocalExecutor()
         run_job(arm, Path(scratch) / "run", Stopwatch(n, measure), executor)
         executor.close()

@@ -82,7 +82,7 @@ def test_round_trip(messages: list[Message], sequence: int) -> None:
     )
     assert isinstance(header.kind, Kind)
     assert decode_header(memoryview(data), RUN) == header
-    decoded = decode_payload(header, b"".join(m.values.tobytes() for m in messages))
+    decoded = decode_payload(header, [b"".join(m.values.tobytes() for m in messages)])
     assert len(decoded) == len(messages)
     for got, sent in zip(decoded, messages, strict=True):
         assert got.values.dtype == np.float32
@@ -108,7 +108,7 @@ def test_a_header_is_as_long_under_any_clock(time_ns: int) -> None:
 def test_payloads_are_views_not_copies() -> None:
     header = decode_header(encode_header(RUN, 1, batch(1)), RUN)
     buffer = bytearray(12)
-    (message,) = decode_payload(header, buffer)
+    (message,) = decode_payload(header, [buffer])
     buffer[:4] = np.float32(2.5).tobytes()
     assert message.values[0] == 2.5
     assert message.nbytes == 12
@@ -257,12 +257,16 @@ def test_declared_lengths_cost_no_memory(name: str) -> None:
     assert peak < 8 * len(data) + 1_000_000
 
 
-@pytest.mark.parametrize("length", [0, 12, 27, 29, 32, 56])
-def test_the_payload_must_match_the_header(length: int) -> None:
+@pytest.mark.parametrize(
+    "lengths",
+    [[], [0], [12], [16], [27], [29], [32], [56], [12, 15], [12, 20], [16, 12], [0, 28], [12, 16, 0]],
+)
+def test_the_payload_must_match_the_header(lengths: list[int]) -> None:
     header = decode_header(msgpack.packb(fields()), RUN)
-    assert [m.values.size for m in decode_payload(header, bytes(28))] == [3, 4]
+    assert [m.values.size for m in decode_payload(header, [bytes(28)])] == [3, 4]
+    assert [m.values.size for m in decode_payload(header, [bytes(12), bytes(16)])] == [3, 4]
     with pytest.raises(WireError) as error:
-        decode_payload(header, bytes(length))
+        decode_payload(header, [bytes(length) for length in lengths])
     assert error.value.reason == "malformed"
 
 
