@@ -114,8 +114,9 @@ def _split(fragmenter: Fragmenter, sizes: tuple[int, ...]) -> Fragments:
     empty = [k for k, part in enumerate(parts) if part.size == 0]
     if empty:
         raise ConfigError(
-            f"fragments.count = {fragmenter.count}: map = {fragmenter.map} would leave {len(empty)} fragments empty "
-            f"for tensors of at most {max(sizes)} parameters; use fewer fragments or map = global"
+            f"fragments.count = {fragmenter.count}: map = {fragmenter.map} would leave {len(empty)} "
+            f"fragments empty for tensors of at most {max(sizes)} parameters; use fewer fragments or "
+            f"map = global"
         )
     bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
     return Fragments(np.concatenate(parts), bounds)

@@ -1,4 +1,4 @@
-"""Messages and their wire format (design.md 5): a bounded msgpack header and one raw float32 buffer.
+"""Messages and their wire format: a bounded msgpack header and one raw float32 buffer.
 
 One multipart message carries all fragments that travel together to one destination::
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -38,12 +38,17 @@ class TaskEvaluation:
     curve: tuple[Split, IntArray | None]
     whole: tuple[Split, IntArray | None]
     split_name: str
+    common: tuple[FloatArray, Scores] | None = None
+    """A model that all nodes start from and its scores on the curve's rows, found once for all of them."""
 
     def score(self, x: FloatArray, *, final: bool) -> tuple[Scores, dict[str, Value]]:
         """Scores of ``x`` and what to log beside them."""
         split, rows = self.whole if final else self.curve
         samples = self.loaded.rows(split) if rows is None else int(rows.size)
-        return self.loaded.evaluate(x, split, rows), {"split": self.split_name, "samples": samples}
+        about: dict[str, Value] = {"split": self.split_name, "samples": samples}
+        if self.common is not None and not final and np.array_equal(x, self.common[0]):
+            return self.common[1], about
+        return self.loaded.evaluate(x, split, rows), about
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Workload:
     loaded: LoadedTask
     shards: list[IntArray]
     common: FloatArray = field(repr=False)
+    common_scores: Scores | None = None
 
     @property
     def arm(self) -> Arm:
@@ -73,6 +79,7 @@ class Workload:
             evaluation_rows(self.composition, self.loaded, shard, final=False),
             evaluation_rows(self.composition, self.loaded, shard, final=True),
             self.arm.evaluate.split,
+            None if self.common_scores is None else (self.common, self.common_scores),
         )
 
     def initial(self, node: int) -> FloatArray:
@@ -122,7 +129,11 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
     sizes = [int(np.prod(shape)) for _, shape in composition.task.shapes()]
     composition.fragmenter.split(sizes)
     whole_model(sum(sizes))
-    return Workload(composition, loaded, shards(composition, loaded), common)
+    workload = Workload(composition, loaded, shards(composition, loaded), common)
+    if arm.run.init != "common" or arm.evaluate.scope != "global":
+        return workload
+    scores, _ = workload.evaluation(None).score(common, final=False)
+    return replace(workload, common_scores=scores)
 
 
 @dataclass(frozen=True)

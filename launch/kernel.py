@@ -14,7 +14,7 @@ _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")
 SLICE_NS = 100_000_000
 """Scheduler slice asked for: with the default of some 3 ms, nodes that share a core evict each other's
-caches in the middle of a training step, which costs 12 to 17 % (virtual_time.md)."""
+caches in the middle of a training step, which costs 12 to 17 %."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

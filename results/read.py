@@ -1,4 +1,4 @@
-"""Reading a run folder (design.md section 6) into data frames, whatever state its run left it in."""
+"""Reading a run folder into data frames, whatever state its run left it in."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def download(
 def mapped(key: str, build: Callable[[], dict[str, AnyArray]]) -> dict[str, AnyArray]:
     """The arrays that ``build`` gives, built once per host and mapped read-only from files.
 
-    A shared file mapping costs a forked process neither memory nor page tables (design.md 4).
+    A shared file mapping costs a forked process neither memory nor page tables.
 
     Args:
         key: names content *and* version of the arrays, e.g. ``cifar10-v1-<hash of the checksums>``; whoever

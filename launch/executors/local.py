@@ -24,7 +24,7 @@ FAILURE_GRACE_MS = 1200
 INTERRUPT_GRACE_MS = 5000
 """After Ctrl-C; a second one ends everything at once."""
 ENVIRONMENT = {
-    # Activations of a few hundred kB would be mapped and unmapped at every step (design.md 8: 7.5 -> 5.6 ms).
+    # Activations of a few hundred kB would be mapped and unmapped at every step (1.3 times slower).
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",

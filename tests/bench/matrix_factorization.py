@@ -1,7 +1,7 @@
 """Microseconds per SGD step of matrix factorization, against dense autograd in the same process.
 
 ``python tests/bench/matrix_factorization.py`` prints one JSON line. The target is 15 us a step of batch 2 on
-MovieLens latest-small (design.md 8); where ``DECENTRAL_DATA`` lacks it, ratings of the same shape are drawn.
+MovieLens latest-small; where ``DECENTRAL_DATA`` lacks it, ratings of the same shape are drawn.
 """
 
 from __future__ import annotations

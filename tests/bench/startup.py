@@ -1,4 +1,9 @@
-"""From the launcher's ``exec`` to the last node's first finished step: ``python tests/bench/startup.py``."""
+"""How long 60 GN-LeNet nodes take to start: ``python tests/bench/startup.py``.
+
+From the launcher's ``exec`` until all nodes are at work (the start barrier has fallen and the first of them
+has reported its initial score), and until the last of them has finished a whole first round of one step:
+training, exchange with four neighbors, aggregation.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +34,12 @@ def main() -> None:
         executor = LocalExecutor()
         run_job(arm, Path(scratch) / "run", watch, executor)
         executor.close()
-    took = max(watch.first_s.values()) - began
-    print(json.dumps({"nodes": options.nodes, "exec_to_last_first_step_s": round(took, 2)}))
+    result = {
+        "nodes": options.nodes,
+        "exec_to_all_nodes_ready_s": round(watch.evaluated_s - began, 2),
+        "exec_to_last_first_round_s": round(max(watch.first_s.values()) - began, 2),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ class Stopwatch(Display):
     def __init__(self, nodes: int, on_round: Callable[[int], None] | None = None) -> None:
         self.rounds = dict.fromkeys(range(nodes), 0)
         self.first_s: dict[int, float] = {}
+        self.evaluated_s = 0.0
         self._on_round = on_round
 
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
@@ -73,7 +74,8 @@ class Stopwatch(Display):
             self._on_round(min(self.rounds.values()))
 
     def evaluated(self, node: int, round: int, metric: str, score: float, loss: float) -> None:
-        """Not needed."""
+        """Note the time of the first evaluation, which follows the start barrier at once."""
+        self.evaluated_s = self.evaluated_s or time.time()
 
 
 def run_job(arm: Arm, folder: Path, display: Display, executor: LocalExecutor) -> Outcome:
