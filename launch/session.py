@@ -71,8 +71,13 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     folder.write_json("resolved.json", experiment.resolved())
     manifest.write()
     outcome = _run_jobs(jobs, options.executor, display, manifest)
-    manifest.end(outcome)
-    write_report(folder.path)
+    try:
+        manifest.end(outcome)
+        write_report(folder.path)
+    except PreflightError as error:
+        # A full disk stops nodes and report alike; why the run ended must not be lost over it.
+        _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
+        raise
     _raise_unless_done(outcome, folder)
     return folder.path
 
@@ -108,18 +113,18 @@ def _make_executor(name: ExecutorName) -> Executor:
     return LocalExecutor()
 
 
-def _raise_unless_done(outcome: Outcome, folder: RunFolder) -> None:
+def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:
     if outcome.state == "done":
         return
     error: DecentralError
-    cause = outcome.cause or "no cause is known"
+    cause = (outcome.cause or "no cause is known") + also
     if outcome.state == "interrupted":
         error = Interrupted(cause)
     elif outcome.exit_code == PreflightError.exit_code:
         error = PreflightError(cause)
     else:
         error = RunFailed(cause)
-    error.run_folder = folder.path
+    error.run_folder = None if also else folder.path
     raise error
 
 
@@ -170,7 +175,8 @@ class _Manifest:
         self._content["jobs"][number].update(
             state=outcome.state, cause=outcome.cause, wall_s=round(wall_s, 3)
         )
-        self.write()
+        if outcome.state == "done":
+            self.write()  # otherwise end() follows at once, which copes with a disk that is full
 
     def end(self, outcome: Outcome) -> None:
         self._content.update(ended_utc=_utc(), **asdict(outcome))

@@ -6,8 +6,9 @@ process it forked with it, when its input closes, which is how the death of a la
 
 Orders in: ``job`` (arm, seed, run, folder, members, host), ``go``, ``release``, ``stop`` (grace_ms until
 members are killed), ``exit``.
-Events out: ``hello``, ``ready``, ``progress``, ``evaluated``, ``done``, ``failed`` (of a member),
-``exited`` (of a member), ``refused`` (the job could not be loaded), ``over``.
+Events out: ``hello``, ``sockets`` (their folder, to be removed if this agent is killed), ``ready``,
+``progress``, ``evaluated``, ``done``, ``failed`` and ``exited`` (of a member), ``refused`` (the job could not
+be loaded), ``over``.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ class Agent:
         self._board = Board(len(order["members"]))
         # Short, as Unix socket paths are limited to 107 bytes, and private: only this user may connect.
         self._sockets = Path(tempfile.mkdtemp(prefix="decentral-"))
+        self._tell("sockets", folder=str(self._sockets))
         gc.collect()
         gc.freeze()  # the collector would touch, and so copy, every page that the children share
         for slot, number in enumerate(order["members"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -121,6 +122,7 @@ class _JobLoop:
         self._interruption = interruption
         self._metric = compose(job.arm, job.seed).task.metric.name
         self._refusal: Outcome | None = None
+        self._sockets: str | None = None
         self.agent_lost = False
 
     def run(self) -> Outcome:
@@ -159,6 +161,8 @@ class _JobLoop:
             self._carry_out(self._handle(event))
         if self._line.reader.ended:
             self.agent_lost = True
+            if self._sockets is not None:
+                shutil.rmtree(self._sockets, ignore_errors=True)
             status = self._line.process.wait()
             how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
             self._supervisor.host_lost(HOST, how)
@@ -182,6 +186,8 @@ class _JobLoop:
                 return supervisor.failed(event["member"], event["what"])
             case "exited":
                 return supervisor.exited(event["member"], event["status"])
+            case "sockets":
+                self._sockets = event["folder"]
             case "refused":
                 self._refusal = Outcome("failed", event["what"], event["code"])
         return []
