@@ -62,12 +62,6 @@ class Interrupted(DecentralError):
     exit_code = 5
 
 
-class NotTrustworthy(DecentralError):
-    """``--strict``: the run finished but did not keep its promises."""
-
-    exit_code = 6
-
-
 class WireError(DecentralError):
     """A frame that is not ours, malformed, oversized, foreign or replayed.
 

@@ -23,7 +23,8 @@ def consensus_distance(models: FloatArray) -> tuple[FloatArray, float]:
     Both are accumulated in float64.
     """
     mean = models.mean(axis=0, dtype=np.float64)
-    distance = float(np.mean([np.linalg.norm(x - mean) for x in models]))
+    # Not np.linalg.norm, whose BLAS sums in another order with another number of threads.
+    distance = float(np.mean([np.sqrt(np.square(x - mean).sum()) for x in models]))
     return mean.astype(np.float32), distance
 
 

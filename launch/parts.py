@@ -43,8 +43,7 @@ PATHS: Mapping[Kind, str] = {
 INJECTED: Mapping[Kind, Mapping[str, str]] = {
     "algorithm": {"local_steps": "train.local_steps", "topology": "topology", "fragmenter": "fragments"},
     "topology": {"n": "nodes", "seeds": "seeds", "fragments": "fragments.count"},
-    # Rows are set aside by launch.compose, the same way for every task; a task's own option stays off.
-    "task": {"validation": "data.validation"},
+    "task": {},
     "partition": {},
 }
 """Fields that a part gets from the experiment instead of its own table, and the key each comes from."""

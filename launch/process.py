@@ -111,7 +111,7 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
     except DecentralError as error:
         channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS])
     except BaseException as error:
-        last = "".join(traceback.format_exception_only(error)).strip()
+        last = "".join(traceback.format_exception_only(error)).strip()[:MAX_FAILURE_CHARACTERS]
         channel.tell("failed", f"{last}\n{traceback.format_exc()[-MAX_FAILURE_CHARACTERS:]}")
     finally:
         sys.stdout.flush()
@@ -120,8 +120,7 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
 
 
 def _on_terminate(signum: int, frame: FrameType | None) -> None:
-    # A second one must not interrupt the writing of the last log line.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Python drops what is raised inside a destructor: the agent repeats the signal until it is heeded.
     raise Interrupted("stopped by the supervisor")
 
 
@@ -139,6 +138,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     try:
         participant.run()
     except BaseException as error:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last log line must be whole
         participant.node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
         raise
     if run.save_models:
@@ -161,6 +161,7 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
             for message in transport.receive(lambda: "snapshots of the nodes' models"):
                 observer.add(message)
     except Interrupted:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         recorder.write("end", reason="interrupted")
         raise
     recorder.write("end", reason="done")

@@ -6,8 +6,7 @@
 #
 # EXPERIMENT is a file or the name of one in launch/experiments/; without it the default comparison runs.
 # PYTHON names the Python for .venv (3.11 or newer). See bootstrap.sh for what pip installs and from where.
-# Exit codes: 0 done, 2 usage or configuration, 3 preflight, 4 a node or host failed, 5 interrupted,
-# 6 not trustworthy.
+# Exit codes: 0 done, 2 usage or configuration, 3 preflight, 4 a node or host failed, 5 interrupted.
 set -euo pipefail
 
 # shellcheck source=launch/bootstrap.sh

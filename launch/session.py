@@ -17,7 +17,7 @@ import psutil
 
 from decentral import __version__
 from decentral.config import Experiment
-from decentral.errors import DecentralError, Interrupted, PreflightError, RunFailed
+from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
 from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
@@ -54,7 +54,7 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
         display: hears of the progress.
 
     Raises:
-        ConfigError: before anything is started or written.
+        ConfigError: before anything is started or written; or, where only the loaded data can tell, after.
         PreflightError: this machine lacks something; before anything is started.
         RunFailed, Interrupted: after the report of what was measured has been written; ``run_folder`` of the
             exception is where.
@@ -70,32 +70,41 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     folder.write_text("experiment.toml", experiment.source)
     folder.write_json("resolved.json", experiment.resolved())
     manifest.write()
-    outcome = _run_jobs(jobs, options.executor, display, manifest)
-    try:
-        manifest.end(outcome)
-        write_report(folder.path)
-    except PreflightError as error:
-        # A full disk stops nodes and report alike; why the run ended must not be lost over it.
-        _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
-        raise
+    # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
+    with Interruption().installed() as interruption:
+        outcome = _run_jobs(jobs, options.executor, display, manifest, interruption)
+        try:
+            manifest.end(outcome)
+            write_report(folder.path)
+        except PreflightError as error:
+            # A full disk stops nodes and report alike; why the run ended must not be lost over it.
+            _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
+            raise
     _raise_unless_done(outcome, folder)
     return folder.path
 
 
-def _run_jobs(jobs: Sequence[Job], name: ExecutorName, display: Display, manifest: _Manifest) -> Outcome:
+def _run_jobs(
+    jobs: Sequence[Job],
+    name: ExecutorName,
+    display: Display,
+    manifest: _Manifest,
+    interruption: Interruption,
+) -> Outcome:
     display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, jobs[0].arm.run.max_rounds)
     executor = _make_executor(name)
     outcome = Outcome("done")
     try:
-        with Interruption().installed() as interruption:
-            for number, job in enumerate(jobs):
-                display.job_started(job.arm.name, job.seed, job.arm.nodes, job.arm.run.max_rounds)
-                began = time.monotonic()
-                outcome = executor.run(job, display, interruption)
-                display.job_ended(job.arm.name, job.seed, outcome.state, outcome.cause or "")
-                manifest.job_ended(number, outcome, time.monotonic() - began)
-                if outcome.state != "done":
-                    break
+        for number, job in enumerate(jobs):
+            if interruption.count:
+                return Outcome("interrupted", "interrupted by the user", Interrupted.exit_code)
+            display.job_started(job.arm.name, job.seed, job.arm.nodes, job.arm.run.max_rounds)
+            began = time.monotonic()
+            outcome = executor.run(job, display, interruption)
+            display.job_ended(job.arm.name, job.seed, outcome.state, outcome.cause or "")
+            manifest.job_ended(number, outcome, time.monotonic() - began)
+            if outcome.state != "done":
+                break
     finally:
         executor.close()
         display.close()
@@ -122,6 +131,8 @@ def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> N
         error = Interrupted(cause)
     elif outcome.exit_code == PreflightError.exit_code:
         error = PreflightError(cause)
+    elif outcome.exit_code == ConfigError.exit_code:
+        error = ConfigError(cause)  # what only the loaded data could tell, e.g. rows that cannot be dealt
     else:
         error = RunFailed(cause)
     error.run_folder = None if also else folder.path

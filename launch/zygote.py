@@ -94,6 +94,8 @@ class Agent:
             self._signal_all(signal.SIGKILL)
         if now_ms >= self._progress_at_ms:
             self._progress_at_ms = now_ms + PROGRESS_EVERY_MS
+            if self._kill_at_ms is not None:
+                self._signal_all(signal.SIGTERM)
             for forked in self._forked.values():
                 self._report_progress(forked)
 
@@ -111,8 +113,8 @@ class Agent:
                 for forked in self._forked.values():
                     forked.order(order["do"])
             case "stop":
-                self._signal_all(signal.SIGTERM)
                 self._kill_at_ms = _now_ms() + order["grace_ms"]
+                self._signal_all(signal.SIGTERM)
 
     def _start(self, order: dict[str, Any]) -> None:
         try:
@@ -125,6 +127,15 @@ class Agent:
             last = "".join(traceback.format_exception_only(error)).strip()
             self._tell("refused", what=f"{last}\n{traceback.format_exc()}", code=4)
             return
+        try:
+            self._fork_all(workload, order)
+        except OSError as error:
+            self._signal_all(signal.SIGKILL)
+            self._tell(
+                "refused", what=f"cannot start the nodes: {error}; look at ulimit -a and TMPDIR", code=3
+            )
+
+    def _fork_all(self, workload: Workload, order: dict[str, Any]) -> None:
         self._kill_at_ms = None
         self._told.clear()
         self._board.close()

@@ -76,8 +76,11 @@ def events(path: Path) -> list[dict[str, Any]]:
 def run(settings: Arm, folder: Path, *, seed: int = 1, executor: Executor | None = None) -> Result:
     """Run ``settings`` to its end, inline unless another executor is given (which stays open)."""
     job = Job(settings, seed, JobFolder(folder))
+    used = executor or InlineExecutor()
     with Interruption().installed() as interruption:
-        outcome = (executor or InlineExecutor()).run(job, SilentDisplay(), interruption)
+        outcome = used.run(job, SilentDisplay(), interruption)
+    if executor is None:
+        used.close()
     assert outcome.state == "done", outcome.cause
     n = settings.nodes
     return Result(

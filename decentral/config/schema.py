@@ -146,7 +146,7 @@ class RunSettings(Settings):
     max_rounds: Annotated[int, Field(ge=1, examples=[60])]
     test_after: Annotated[int, Field(ge=1, examples=[10])] = 10
     init: Annotated[str, AfterValidator(_init)] = "common"
-    liveness_timeout_s: Annotated[float, Field(gt=0, examples=[300.0])] = 300.0
+    liveness_timeout_s: Annotated[float, Field(ge=0.1, le=1e6, examples=[300.0])] = 300.0
     save_models: bool = True
 
     @property

@@ -17,7 +17,7 @@ import numpy as np
 
 from decentral.arrays import FloatArray, IntArray
 
-Split: TypeAlias = Literal["train", "validation", "test"]
+Split: TypeAlias = Literal["train", "test"]
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 Scores: TypeAlias = Mapping[str, float]
 
@@ -86,7 +86,7 @@ class LoadedTask(Protocol):
 
     @property
     def examples(self) -> Examples:
-        """The training rows (without those set aside for validation)."""
+        """The training rows."""
         ...
 
     def initial(self, seed: int) -> FloatArray:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from annotated_types import Ge, Lt
 
 from decentral.arrays import AnyArray
 from decentral.errors import DataError
@@ -64,12 +63,10 @@ class _Cifar:
         folder: of the original python-version files, relative to the data folder or absolute.
         verify: refuse files whose size or md5 is not that of the published set; turn it off for files of
             the same layout with other images.
-        validation: share of the training rows set aside for the learning-rate search.
     """
 
     folder: str
     verify: bool = True
-    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     _original: ClassVar[_Original]
 
@@ -108,7 +105,7 @@ class _Cifar:
         digest = hashlib.blake2b("".join(sums).encode(), digest_size=8).hexdigest()
         return LoadedClassifier(
             name=original.name,
-            splits=splits_of(mapped(f"{original.name}-v1-{digest}", self._build), self.validation),
+            splits=splits_of(mapped(f"{original.name}-v1-{digest}", self._build)),
             module_factory=partial(gn_lenet, original.classes),
             shapes=self.shapes(),
             prepare=normalise,

@@ -12,40 +12,27 @@ import numpy as np
 from decentral.arrays import AnyArray, FloatArray, IntArray
 from decentral.errors import ConfigError
 from decentral.model import Factory, FlatModel, Prepare, TorchLearner, draw, evaluate
-from decentral.seeding import Seeds
 from decentral.tasks.base import Examples, Scores, Sgd, Shapes, Split
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One split: the rows ``index`` of mapped arrays.
+    """One split: mapped arrays.
 
     Args:
         inputs: shape (N, ...).
         labels: classes, shape (N,).
-        index: row numbers of this split; row r of the split is row ``index[r]`` of the arrays.
     """
 
     inputs: AnyArray
     labels: IntArray
-    index: IntArray
 
 
-def splits_of(arrays: Mapping[str, AnyArray], validation: float) -> dict[Split, Rows]:
-    """Splits of ``train_inputs``, ``train_labels``, ``test_inputs``, ``test_labels``.
-
-    Args:
-        arrays: under these names.
-        validation: share of the training rows to set aside, the same rows in every run.
-    """
-    count = len(arrays["train_labels"])
-    aside = round(validation * count)
-    order = Seeds(0).rng("validation").permutation(count)
-    train = (arrays["train_inputs"], arrays["train_labels"])
+def splits_of(arrays: Mapping[str, AnyArray]) -> dict[Split, Rows]:
+    """Splits of the arrays ``train_inputs``, ``train_labels``, ``test_inputs``, ``test_labels``."""
     return {
-        "train": Rows(*train, np.sort(order[aside:])),
-        "validation": Rows(*train, np.sort(order[:aside])),
-        "test": Rows(arrays["test_inputs"], arrays["test_labels"], np.arange(len(arrays["test_labels"]))),
+        "train": Rows(arrays["train_inputs"], arrays["train_labels"]),
+        "test": Rows(arrays["test_inputs"], arrays["test_labels"]),
     }
 
 
@@ -54,7 +41,7 @@ class LoadedClassifier:
 
     Args:
         name: the task's name, for messages.
-        splits: the rows of train, validation and test.
+        splits: the rows of train and test.
         module_factory: makes the module, with torch's initialisation.
         shapes: of its parameters.
         prepare: as in ``TorchLearner``.
@@ -78,8 +65,8 @@ class LoadedClassifier:
     @property
     def examples(self) -> Examples:
         """The training rows with their classes."""
-        train = self._splits["train"]
-        return Examples(count=len(train.index), labels=train.labels[train.index])
+        labels = self._splits["train"].labels
+        return Examples(count=len(labels), labels=labels)
 
     def initial(self, seed: int) -> FloatArray:
         """torch's default initialisation drawn from ``seed``, shape (d,)."""
@@ -95,7 +82,7 @@ class LoadedClassifier:
             model=model,
             inputs=train.inputs,
             targets=train.labels,
-            shard=train.index[shard],
+            shard=shard,
             sgd=sgd,
             loss=cross_entropy,
             prepare=self._prepare,
@@ -103,7 +90,7 @@ class LoadedClassifier:
 
     def rows(self, split: Split) -> int:
         """Number of rows of ``split``."""
-        return len(self._splits[split].index)
+        return len(self._splits[split].labels)
 
     def local_rows(self, split: Split, shard: IntArray) -> IntArray:
         """Refused: images have no owners."""
@@ -115,8 +102,6 @@ class LoadedClassifier:
         """Cross-entropy (``loss``) and accuracy (``acc``) of ``x``, mean over rows."""
         from torch.nn.functional import cross_entropy
 
-        if not self.rows(split):
-            raise ConfigError(f"{self._name} has no {split} rows; set data.validation to a share above 0")
         if self._evaluated is None:
             self._evaluated = FlatModel(self._factory, self._shapes)
         self._evaluated.load(x)
@@ -125,7 +110,7 @@ class LoadedClassifier:
             model=self._evaluated,
             inputs=of.inputs,
             targets=of.labels,
-            rows=of.index if rows is None else of.index[rows],
+            rows=np.arange(len(of.labels)) if rows is None else rows,
             loss=cross_entropy,
             prepare=self._prepare,
             batch=self._batch,

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from annotated_types import Ge, Lt
 
 from decentral.arrays import AnyArray
 from decentral.errors import DataError
@@ -45,12 +44,7 @@ class Digits:
     """Classification of 8x8 digits with a convolutional network of 6186 parameters.
 
     A fifth of every class is the test split, the same rows in every run.
-
-    Args:
-        validation: share of the training rows set aside for the learning-rate search.
     """
-
-    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     @property
     def metric(self) -> Metric:
@@ -71,7 +65,7 @@ class Digits:
         self.check()
         return LoadedClassifier(
             name="digits",
-            splits=splits_of(mapped("digits-v1", _build), self.validation),
+            splits=splits_of(mapped("digits-v1", _build)),
             module_factory=_network,
             shapes=_SHAPES,
             prepare=_prepare,

@@ -69,14 +69,12 @@ class MovieLens:
             100,000), whose official splits are not used.
         factors: length of the user and item vectors.
         test_fraction: share of each user's ratings that is held out, rounded per user.
-        validation: share of the other ratings that is set aside, drawn from all of them.
-        data_seed: seed of both splits; the same for every seed of an experiment unless it is changed.
+        data_seed: seed of this choice; the same for every seed of an experiment unless it is changed.
     """
 
     version: Literal["latest-small", "100k"] = "latest-small"
     factors: Annotated[int, Ge(1)] = 20
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.3
-    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
     data_seed: Annotated[int, Ge(0)] = 1
 
     @property
@@ -120,12 +118,8 @@ class MovieLens:
             f"movielens-{self.version}-v1-{release.md5[:8]}", lambda: _read(path, release)._asdict()
         )
         ratings = Ratings(arrays["users"], arrays["items"], arrays["values"])
-        train, validation, test = self._split(ratings.users)
-        splits: dict[Split, Ratings] = {
-            "train": ratings.take(train),
-            "validation": ratings.take(validation),
-            "test": ratings.take(test),
-        }
+        train, test = self._split(ratings.users)
+        splits: dict[Split, Ratings] = {"train": ratings.take(train), "test": ratings.take(test)}
         return LoadedMovieLens(splits, self.shapes(), release.scale)
 
     def _require(self, *, checksums: bool) -> Path:
@@ -140,17 +134,15 @@ class MovieLens:
         )
         return folder / release.file
 
-    def _split(self, users: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-        """Ascending row numbers of the training, validation and test ratings."""
+    def _split(self, users: IntArray) -> tuple[IntArray, IntArray]:
+        """Ascending row numbers of the training and test ratings."""
         shuffled = Seeds(self.data_seed).rng("data").permutation(len(users))
         by_user = shuffled[np.argsort(users[shuffled], kind="stable")]
         counts = np.bincount(users)
         held_out = np.minimum(np.rint(self.test_fraction * counts), counts - 1)
         rank = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
         is_test = rank < np.repeat(held_out, counts)
-        rest = Seeds(self.data_seed).rng("validation").permutation(by_user[~is_test])
-        aside = round(self.validation * len(rest))
-        return np.sort(rest[aside:]), np.sort(rest[:aside]), np.sort(by_user[is_test])
+        return np.sort(by_user[~is_test]), np.sort(by_user[is_test])
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +199,7 @@ class LoadedMovieLens:
         """
         ratings = self.splits[split] if rows is None else self.splits[split].take(rows)
         if not len(ratings.users):
-            raise ConfigError(f"movielens: no {split} rows to score; set data.validation to a share above 0")
+            raise ConfigError(f"movielens: no {split} rows to score; raise data.test_fraction")
         (_, (users, factors)), _ = self.shapes
         table = x.reshape(-1, factors)
         with np.errstate(over="ignore", invalid="ignore"):

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge
 
 from decentral.arrays import AnyArray, FloatArray, IntArray
-from decentral.errors import ConfigError, DataError
+from decentral.errors import DataError
 from decentral.model import FlatModel, TorchLearner, draw, evaluate
-from decentral.seeding import Seeds
 from decentral.tasks.base import Examples, Metric, Scores, Sgd, Shapes, Split
 from decentral.tasks.shakespeare_text import SEQUENCE, VOCABULARY, Corpus, read_leaf, read_plays
 from decentral.tasks.storage import data_folder, file_md5, mapped
@@ -53,16 +52,12 @@ class Shakespeare:
         min_role_characters: roles (LEAF: users) with less text are left out; fewer than 81 give no sample.
         head: what the last layer sees: the hidden states of ``all`` 80 steps after a ReLU (2,683,708
             parameters, JWINS and Mosaic) or of the ``last`` step (LEAF's model, 823,100 here).
-        validation: share of the other samples that is set aside.
-        data_seed: seed of the choice of validation samples.
     """
 
     format: Literal["plays", "leaf"] = "plays"
     stride: Annotated[int, Ge(1)] | None = None
     min_role_characters: Annotated[int, Ge(SEQUENCE + 1)] = SEQUENCE + 1
     head: Head = "all"
-    validation: Annotated[float, Ge(0), Lt(1)] = 0.0
-    data_seed: Annotated[int, Ge(0)] = 1
 
     @property
     def metric(self) -> Metric:
@@ -92,7 +87,7 @@ class Shakespeare:
         )
 
     def load(self) -> LoadedShakespeare:
-        """Read the texts (once per host), map them and choose the splits.
+        """Read the texts (once per host), map them and split the samples.
 
         Raises:
             DataError: no files, a damaged file, or no role with enough text.
@@ -111,7 +106,9 @@ class Shakespeare:
                 f"{files[0].parent}: no role says {self.min_role_characters} characters in {len(files)}"
                 f" files; {_HINTS[self.format]}, or lower data.min_role_characters"
             )
-        return LoadedShakespeare(corpus, self._split(len(corpus.starts)), self.head, self.shapes())
+        is_test = np.arange(len(corpus.starts)) % _TEST_EVERY == 0
+        splits: dict[Split, IntArray] = {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
+        return LoadedShakespeare(corpus, splits, self.head, self.shapes())
 
     def _files(self) -> list[Path]:
         folder = data_folder() / "shakespeare" / self.format
@@ -119,16 +116,6 @@ class Shakespeare:
         if not files:
             raise DataError(f"Shakespeare in {folder}: no {_FILES[self.format]}; {_HINTS[self.format]}")
         return files
-
-    def _split(self, count: int) -> dict[Split, IntArray]:
-        is_test = np.arange(count) % _TEST_EVERY == 0
-        rest = Seeds(self.data_seed).rng("validation").permutation(np.flatnonzero(~is_test))
-        aside = round(self.validation * len(rest))
-        return {
-            "train": np.sort(rest[aside:]),
-            "validation": np.sort(rest[:aside]),
-            "test": np.flatnonzero(is_test),
-        }
 
 
 class LoadedShakespeare:
@@ -185,16 +172,8 @@ class LoadedShakespeare:
         return np.flatnonzero(np.isin(groups[self._splits[split]], owners))
 
     def evaluate(self, x: FloatArray, split: Split, rows: IntArray | None = None) -> Scores:
-        """Cross-entropy in nats (``loss``) and share of right characters (``acc``), means over samples.
-
-        Raises:
-            ConfigError: there is nothing to score.
-        """
+        """Cross-entropy in nats (``loss``) and share of right characters (``acc``), means over samples."""
         chosen = self._splits[split] if rows is None else self._splits[split][rows]
-        if not len(chosen):
-            raise ConfigError(
-                f"shakespeare: no {split} rows to score; set data.validation to a share above 0"
-            )
         if self._evaluated is None:
             self._evaluated = FlatModel(self._factory, self._shapes)
         self._evaluated.load(x)

@@ -43,15 +43,22 @@ class Interruption:
     def __init__(self) -> None:
         self.count = 0
         self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._callbacks: list[Callable[[], None]] = []
+        self._callback: Callable[[], None] | None = None
 
     def fileno(self) -> int:
         """Readable from the first signal on."""
         return self._read
 
-    def on_signal(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` from the signal handler too."""
-        self._callbacks.append(callback)
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Inside the block the signal handler calls ``callback`` too; at once if a signal came before."""
+        self._callback = callback
+        try:
+            if self.count:
+                callback()
+            yield
+        finally:
+            self._callback = None
 
     def drain(self) -> None:
         """Make ``fileno`` unreadable until the next signal."""
@@ -72,8 +79,8 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         os.write(self._write, b"!")
-        for callback in self._callbacks:
-            callback()
+        if self._callback is not None:
+            self._callback()
 
 
 class Executor(Protocol):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from decentral.clock import NS_PER_S
-from decentral.errors import DecentralError, Interrupted
+from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
 from decentral.inline import InlineClock, Scheduler
 from decentral.messages import RUN_ID_BYTES, Kind
 from decentral.observer import Observer
@@ -20,7 +22,6 @@ from decentral.transports.memory import MemoryNetwork, MemoryTransport
 from launch.build import Participant, build_observer, build_participant, load_workload
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
-from launch.paths import JobFolder
 from launch.process import save_model
 
 
@@ -61,49 +62,49 @@ class InlineExecutor:
 
     def __init__(self) -> None:
         self._tasks: dict[str, LoadedTask] = {}
-        torch.set_num_threads(1)  # as in a node process: the bits must agree
+        # As in a node process, so that the bits agree: sums of several threads are ordered otherwise.
+        torch.set_num_threads(1)
+        self._one_thread = threadpool_limits(1)
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job``; its nodes' logs and models are the same as on processes, but for wall times."""
-        recorders: list[FileRecorder] = []
-        participants: list[Participant] = []
-        try:
-            self._run(job, display, interruption, recorders, participants)
-        except Interrupted as error:
-            return self._ended(participants, "interrupted", str(error), Interrupted.exit_code)
-        except DecentralError as error:
-            return self._ended(participants, "failed", str(error), error.exit_code)
-        except Exception as error:
-            last = "".join(traceback.format_exception_only(error)).strip()
-            return self._ended(participants, "failed", f"{last}\n{traceback.format_exc()}", 4)
-        finally:
-            for recorder in recorders:
-                recorder.close()
+        with ExitStack() as logs:
+            participants: list[Participant] = []
+            try:
+                self._run(job, display, interruption, logs, participants)
+            except Interrupted as error:
+                return _ended(participants, Outcome("interrupted", str(error), Interrupted.exit_code))
+            except ConfigError as error:
+                return _ended(participants, Outcome("failed", str(error), ConfigError.exit_code))
+            except DecentralError as error:
+                return _ended(participants, Outcome("failed", str(error), RunFailed.exit_code))
+            except Exception as error:  # third-party parts may raise anything; it is reported whole
+                last = "".join(traceback.format_exception_only(error)).strip()
+                cause = f"{last}\n{traceback.format_exc()}"
+                return _ended(participants, Outcome("failed", cause, RunFailed.exit_code))
         return Outcome("done")
 
     def close(self) -> None:
-        """Nothing outlives ``run``."""
+        """Let numerical libraries use as many threads as before."""
+        self._one_thread.unregister()
 
     def _run(
         self,
         job: Job,
         display: Display,
         interruption: Interruption,
-        recorders: list[FileRecorder],
+        logs: ExitStack,
         participants: list[Participant],
     ) -> None:
         workload = load_workload(job.arm, job.seed, self._tasks)
         scheduler = Scheduler()
-        interruption.on_signal(scheduler.interrupt)
         network = MemoryNetwork(scheduler, secrets.token_bytes(RUN_ID_BYTES))
         listener = _DisplayListener(display, workload.composition.task.metric.name)
-        metrics = FileRecorder(job.folder.metrics)
-        recorders.append(metrics)
+        metrics = logs.enter_context(closing(FileRecorder(job.folder.metrics)))
         observer = build_observer(workload, metrics)
         compute_ns = round(job.arm.compute.time_per_round * NS_PER_S)
         for i in range(job.arm.nodes):
-            recorder = FileRecorder(job.folder.node_log(i))
-            recorders.append(recorder)
+            recorder = logs.enter_context(closing(FileRecorder(job.folder.node_log(i))))
             recorder.write("header", **workload.header(i), run=network.run.hex())
             participant = build_participant(
                 workload,
@@ -115,14 +116,18 @@ class InlineExecutor:
             )
             participants.append(participant)
             scheduler.add(i, participant.run)
-        scheduler.run()
+        with interruption.calling(scheduler.interrupt):
+            scheduler.run()
         for i, participant in enumerate(participants):
             if job.arm.run.save_models:
-                save_model(JobFolder(job.folder.path).model(i), participant.node.x)
+                save_model(job.folder.model(i), participant.node.x)
             participant.node.finish("done")
         metrics.write("end", reason="done")
 
-    def _ended(self, participants: list[Participant], state: str, cause: str, code: int) -> Outcome:
-        # The logs were closed by run(); their last lines are the last finished rounds.
-        del participants
-        return Outcome("interrupted" if state == "interrupted" else "failed", cause, code)
+
+def _ended(participants: Sequence[Participant], outcome: Outcome) -> Outcome:
+    """``outcome``, after every node has written how it ended."""
+    for participant in participants:
+        with suppress(PreflightError):  # the disk may be what failed
+            participant.node.finish(outcome.state)
+    return outcome

@@ -145,7 +145,7 @@ class _JobLoop:
                     self._interrupt()
                 else:
                     self._listen()
-        if self._refusal is not None:
+        if self._refusal is not None and supervisor.state == "running":
             return self._refusal
         code = {"done": 0, "interrupted": 5}.get(supervisor.state, RunFailed.exit_code)
         return Outcome(supervisor.state, supervisor.cause, code)
@@ -157,8 +157,13 @@ class _JobLoop:
             self._line.process.kill()
 
     def _listen(self) -> None:
-        for event in self._line.reader.read():
-            self._carry_out(self._handle(event))
+        try:
+            for event in self._line.reader.read():
+                self._carry_out(self._handle(event))
+        except RunFailed as damage:
+            self._line.process.kill()
+            self._line.reader.ended = True
+            self._supervisor.host_lost(HOST, f"is out of order: {damage}")
         if self._line.reader.ended:
             self.agent_lost = True
             if self._sockets is not None:

@@ -92,7 +92,9 @@ def test_silent_node_inline_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
 
     with Interruption().installed() as interruption:
         job = Job(faulty("never_send"), 1, JobFolder(tmp_path))
-        outcome = InlineExecutor().run(job, SilentDisplay(), interruption)
+        executor = InlineExecutor()
+        outcome = executor.run(job, SilentDisplay(), interruption)
+        executor.close()
     assert outcome.exit_code == 4
     assert outcome.cause is not None
     assert outcome.cause.startswith("deadlock at ")
@@ -121,12 +123,13 @@ def test_job_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
     assert outcome.state == "failed"
     assert outcome.cause is not None
     assert "absent.json" in outcome.cause
+    assert outcome.exit_code == 2
     assert "Traceback" not in outcome.cause
 
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A launcher of its own, running an endless experiment with a slow sixteen."""
+    """A launcher of its own, running an endless experiment with eight nodes."""
     toml = tmp_path / "endless.toml"
     toml.write_text(ENDLESS, encoding="utf-8")
     process = subprocess.Popen(
@@ -141,7 +144,7 @@ def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert isinstance(process.stdout, IO) or process.stdout is not None
+    assert process.stdout is not None
     process.stdout.close()
 
 
@@ -291,3 +294,36 @@ def test_full_disk_and_impossible_folder_are_refused_at_the_start(small_disk: Pa
         assert done.returncode == 3, done.stderr
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.3, 1.0, 2.0, 3.0])
+def test_interrupts_at_any_moment_of_the_start(
+    delay_s: float, launcher: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """While the launcher, the agent or the nodes import, load, fork or bind: code 5, report, nothing left."""
+    wait_for(lambda: bool(list(tmp_path.glob("out/*/manifest.json"))), 60)
+    deadline = time.monotonic() + delay_s
+    wait_for(lambda: time.monotonic() >= deadline, delay_s + 1)
+    descendants = psutil.Process(launcher.pid).children(recursive=True)
+    launcher.send_signal(signal.SIGINT)
+    wait_for(lambda: manifest(tmp_path)["state"] != "running" or launcher.poll() is not None, 60)
+    if launcher.poll() is None:
+        launcher.send_signal(signal.SIGINT)  # impatient, while the report is being written
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 5, output
+    assert "Traceback" not in output
+    assert manifest(tmp_path)["state"] == "interrupted"
+    assert list(tmp_path.glob("out/*/report.html"))
+    wait_for(lambda: all(is_gone(process) for process in descendants), 5)
+
+
+def test_inline_run_heeds_an_interrupt_that_came_before_it(tmp_path: Path) -> None:
+    from launch.executors.inline import InlineExecutor
+
+    executor = InlineExecutor()
+    with Interruption().installed() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        outcome = executor.run(Job(arm(run=LONG), 1, JobFolder(tmp_path)), SilentDisplay(), interruption)
+    executor.close()
+    assert (outcome.state, outcome.exit_code) == ("interrupted", 5)
+    assert all(events(log)[-1]["reason"] == "interrupted" for log in (tmp_path / "nodes").iterdir())

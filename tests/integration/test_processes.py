@@ -50,6 +50,18 @@ def test_processes_and_inline_agree_to_the_bit(name: str, executor: LocalExecuto
     ]
 
 
+def test_many_parameters_agree_to_the_bit(executor: LocalExecutor, tmp_path: Path) -> None:
+    """Numerical libraries would use several threads for this many, which sum in another order."""
+    data = {"name": "quadratic", "settings": {"d": 400, "rows": 64}}
+    settings = arm(nodes=4, data=data, topology={"name": "ring"}, run={"max_rounds": 2, "test_after": 1})
+    processes = run(settings, tmp_path / "processes", executor=executor)
+    inline = run(settings, tmp_path / "inline")
+    assert processes.models.tobytes() == inline.models.tobytes()
+    assert [line.get("consensus") for line in processes.metrics] == [
+        line.get("consensus") for line in inline.metrics
+    ]
+
+
 def test_torch_model_agrees_to_the_bit(executor: LocalExecutor, tmp_path: Path) -> None:
     settings = arm(
         nodes=4,

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,8 @@ BANNED_CALLS = {
 }
 SAFE_UNPICKLER = ROOT / "decentral" / "tasks" / "cifar.py"
 """Reads CIFAR's published pickles with an unpickler that refuses every class but arrays'."""
+PLACEHOLDER = re.compile(r"@{2}[A-Z]+@{2}")
+"""Marks text still to be filled in."""
 EXTRA_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq"}
 
 
@@ -209,6 +212,26 @@ def test_everything_is_pinned() -> None:
     pins = [line for line in lines if line and not line.startswith("#")]
     assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)] == []
     assert wanted <= {pin.partition("==")[0] for pin in pins}
+
+
+def tracked_texts() -> Iterator[tuple[str, str]]:
+    """Name and content of every tracked file that is UTF-8 text."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split("\0"):
+        if (ROOT / name).is_file():
+            content = (ROOT / name).read_bytes()
+            with suppress(UnicodeDecodeError):
+                yield name, content.decode("utf-8")
+
+
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="which files are tracked is known in a git checkout only"
+)
+def test_no_placeholder_is_left() -> None:
+    texts = dict(tracked_texts())
+    assert "README.md" in texts
+    found = [f"{name}: {mark}" for name, text in texts.items() for mark in PLACEHOLDER.findall(text)]
+    assert found == []
 
 
 LEAKY_TESTS = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -40,8 +38,6 @@ def test_it_keeps_the_contracts(loaded: LoadedClassifier) -> None:
     assert task.metric.name in loaded.evaluate(loaded.initial(0), "test", np.arange(5))
     with pytest.raises(ConfigError, match="no owners"):
         loaded.local_rows("test", np.arange(3))
-    with pytest.raises(ConfigError, match="no validation rows"):
-        loaded.evaluate(loaded.initial(0), "validation")
 
 
 def test_the_split_is_stratified_and_complete(loaded: LoadedClassifier) -> None:
@@ -54,24 +50,6 @@ def test_the_split_is_stratified_and_complete(loaded: LoadedClassifier) -> None:
     assert everything.dtype == np.float32
     counts = np.bincount(test.labels) / (np.bincount(train.labels) + np.bincount(test.labels))
     np.testing.assert_allclose(counts, 0.2, atol=0.005)
-
-
-def test_validation_rows_leave_the_training_split(
-    loaded: LoadedClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DECENTRAL_CACHE", str(tmp_path))
-    some = Digits(validation=0.1).load()
-    assert some.rows("validation") == round(0.1 * loaded.rows("train"))
-    parts = [some._splits["train"].index, some._splits["validation"].index]
-    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(loaded.rows("train")))
-    assert some.examples.count == len(parts[0])
-    labels = some.examples.labels
-    assert labels is not None
-    np.testing.assert_array_equal(labels, some._splits["train"].labels[parts[0]])
-    # Shards number the rows of the training split, not those of the arrays.
-    np.testing.assert_array_equal(
-        some.learner(np.array([0, 5]), Sgd(lr=0.1, batch=2))._shard, parts[0][[0, 5]]
-    )
 
 
 def test_training_learns(loaded: LoadedClassifier) -> None:

@@ -188,13 +188,12 @@ def real_data(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [
         (MovieLens(), 610, 9_724, 100_836),
         (MovieLens(version="100k"), 943, 1_682, 100_000),
-        (MovieLens(validation=0.1), 610, 9_724, 100_836),
     ],
 )
 def test_published_counts_and_the_split(task: MovieLens, users: int, items: int, ratings: int) -> None:
     loaded = task.load()
     assert isinstance(loaded, LoadedTask)
-    splits: tuple[Split, ...] = ("train", "validation", "test")
+    splits: tuple[Split, ...] = ("train", "test")
     held = [loaded.splits[split] for split in splits]
     assert sum(loaded.rows(split) for split in splits) == ratings
     every_user = np.concatenate([part.users for part in held])
@@ -204,8 +203,7 @@ def test_published_counts_and_the_split(task: MovieLens, users: int, items: int,
     # No rating is in two splits: (user, item) pairs are unique in both sets.
     assert len(np.unique(every_user * items + every_item)) == ratings
     per_user = np.bincount(every_user)
-    assert np.array_equal(np.bincount(held[2].users, minlength=users), np.rint(0.3 * per_user))
-    assert loaded.rows("validation") == round(task.validation * (ratings - loaded.rows("test")))
+    assert np.array_equal(np.bincount(held[1].users, minlength=users), np.rint(0.3 * per_user))
     assert loaded.examples.count == loaded.rows("train")
     values = np.concatenate([part.values for part in held])
     assert (values.min(), values.max()) == loaded.scale

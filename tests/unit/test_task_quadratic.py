@@ -23,12 +23,9 @@ def test_it_keeps_the_contracts() -> None:
     assert size_of(task.shapes()) == 7
     assert len(task.shapes()) == 2
     assert loaded.examples.count == loaded.rows("train") == loaded.rows("test") == 1024
-    assert loaded.rows("validation") == 0
     assert task.metric.name in loaded.evaluate(loaded.initial(0), "test")
     with pytest.raises(ConfigError, match="no owners"):
         loaded.local_rows("test", np.arange(3))
-    with pytest.raises(ConfigError, match="no validation rows"):
-        loaded.evaluate(loaded.initial(0), "validation")
 
 
 def test_the_matrix_has_the_condition_asked_for() -> None:

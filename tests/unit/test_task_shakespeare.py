@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from decentral.errors import ConfigError, DataError
+from decentral.errors import DataError
 from decentral.model import FlatModel
 from decentral.partition.by_group import ByGroup
 from decentral.seeding import Seeds
@@ -260,7 +260,7 @@ def load_small(folder: Path) -> LoadedShakespeare:
     No fixture: pytest would hold its mapped files until after the check for leaks.
     """
     plays_folder(folder, a=long_play(4, 210, seed=1), b=long_play(5, 210, seed=2))
-    task = Shakespeare(stride=10, head="last", validation=0.25)
+    task = Shakespeare(stride=10, head="last")
     task.load()
     return task.load()  # the second time from the cache
 
@@ -268,8 +268,8 @@ def load_small(folder: Path) -> LoadedShakespeare:
 def test_every_thirtieth_sample_is_tested(folder: Path) -> None:
     loaded = load_small(folder)
     assert isinstance(loaded, LoadedTask)
-    assert [loaded.rows(split) for split in ("train", "validation", "test")] == [91, 30, 5]
-    tested = loaded.local_rows("test", np.arange(91))
+    assert [loaded.rows(split) for split in ("train", "test")] == [121, 5]
+    tested = loaded.local_rows("test", np.arange(121))
     assert np.array_equal(tested, np.arange(5))
     groups = loaded.examples.groups
     assert groups is not None
@@ -278,12 +278,12 @@ def test_every_thirtieth_sample_is_tested(folder: Path) -> None:
     assert loaded.local_rows("test", np.flatnonzero(groups == 4)).tolist() == [2]
     assert loaded.local_rows("test", np.flatnonzero(groups == 5)).tolist() == []
     shards = ByGroup().split(loaded.examples, 3, Seeds(1).rng("partition"))
-    together = np.concatenate([loaded.local_rows("validation", shard) for shard in shards])
-    assert np.array_equal(np.sort(together), np.arange(30))
+    together = np.concatenate([loaded.local_rows("test", shard) for shard in shards])
+    assert np.array_equal(np.sort(together), np.arange(5))
 
 
 def test_labels_are_the_characters_to_predict(folder: Path) -> None:
-    """With validation and test rows taken out, the training labels are still those of the texts."""
+    """With test rows taken out, the training labels are still those of the texts."""
     loaded = load_small(folder)
     texts = [text for name in "ab" for text in _texts(folder, name)]
     following = [text[start + 80] for text in texts for start in range(0, len(text) - 80, 10)]
@@ -332,17 +332,15 @@ def test_scores_are_means_over_samples(folder: Path) -> None:
     """A zero model finds all 92 characters equally likely; a bias on one character decides for it."""
     loaded = load_small(folder)
     x = np.zeros(823_100, dtype=np.float32)
-    scores = loaded.evaluate(x, "validation")
+    scores = loaded.evaluate(x, "train")
     assert scores["loss"] == pytest.approx(np.log(92), rel=1e-5)
     x[823_100 - 92 + VOCABULARY.index("c")] = 5.0
-    samples = loaded._splits["validation"]
+    samples = loaded._splits["train"]
     following = [VOCABULARY[loaded._corpus.text[loaded._corpus.starts[s] + 80]] for s in samples]
     assert 0 < following.count("c") < len(samples)
-    assert loaded.evaluate(x, "validation")["acc"] == pytest.approx(following.count("c") / len(samples))
+    assert loaded.evaluate(x, "train")["acc"] == pytest.approx(following.count("c") / len(samples))
     one = following.index("c")
-    assert loaded.evaluate(x, "validation", np.array([one]))["acc"] == 1.0
-    with pytest.raises(ConfigError, match="no validation rows to score"):
-        loaded.evaluate(x, "validation", np.array([], dtype=np.int64))
+    assert loaded.evaluate(x, "train", np.array([one]))["acc"] == 1.0
 
 
 def test_initial_models_follow_the_seed(folder: Path) -> None:
