@@ -7,6 +7,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -62,6 +63,12 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     check(experiment)
     experiment = complete(experiment)
     preflight(experiment, options.out)
+    # The agent imports torch while folder and manifest are made.
+    with closing(_make_executor(options.executor)) as executor:
+        return _run_checked(experiment, options, display, executor)
+
+
+def _run_checked(experiment: Experiment, options: RunOptions, display: Display, executor: Executor) -> Path:
     folder = create_run_folder(options.out, experiment.name)
     jobs = [
         Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
@@ -72,7 +79,7 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     manifest.write()
     # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
     with Interruption().installed() as interruption:
-        outcome = _run_jobs(jobs, options.executor, display, manifest, interruption)
+        outcome = _run_jobs(jobs, executor, display, manifest, interruption)
         try:
             manifest.end(outcome)
             write_report(folder.path)
@@ -86,13 +93,12 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
 
 def _run_jobs(
     jobs: Sequence[Job],
-    name: ExecutorName,
+    executor: Executor,
     display: Display,
     manifest: _Manifest,
     interruption: Interruption,
 ) -> Outcome:
     display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, jobs[0].arm.run.max_rounds)
-    executor = _make_executor(name)
     outcome = Outcome("done")
     try:
         for number, job in enumerate(jobs):
@@ -119,7 +125,9 @@ def _make_executor(name: ExecutorName) -> Executor:
         return InlineExecutor()
     from launch.executors.local import LocalExecutor
 
-    return LocalExecutor()
+    executor = LocalExecutor()
+    executor.start()
+    return executor
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:
