@@ -38,6 +38,7 @@ from decentral.tasks.base import LoadedTask
 from launch.board import Board
 from launch.build import Workload, load_workload
 from launch.fork import Forked, fork_member
+from launch.kernel import give_back_free_memory
 from launch.paths import JobFolder
 from launch.process import Assignment
 from launch.protocol import FrameReader, write_frame
@@ -144,6 +145,7 @@ class Agent:
         self._sockets = Path(tempfile.mkdtemp(prefix="decentral-"))
         self._tell("sockets", folder=str(self._sockets))
         gc.collect()
+        give_back_free_memory()  # every fork copies the page tables of what is left
         gc.freeze()  # the collector would touch, and so copy, every page that the children share
         for slot, number in enumerate(order["members"]):
             assignment = Assignment(
