@@ -19,7 +19,6 @@ from decentral.errors import (
     ConfigError,
     DecentralError,
     Interrupted,
-    NotTrustworthy,
     PreflightError,
     RunFailed,
 )
@@ -249,7 +248,6 @@ class TestRun:
         assert experiment.name == load(Path("default")).name
         assert (options.out, options.executor) == (ROOT / "results" / "runs", "processes")
 
-    @pytest.mark.parametrize("kind", [ConfigError, PreflightError, RunFailed, Interrupted, NotTrustworthy])
     def test_failures_are_one_message_and_their_exit_code(
         self, kind: type[DecentralError], tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]
     ) -> None:
