@@ -248,6 +248,7 @@ class TestRun:
         assert experiment.name == load(Path("default")).name
         assert (options.out, options.executor) == (ROOT / "results" / "runs", "processes")
 
+    @pytest.mark.parametrize("kind", [ConfigError, PreflightError, RunFailed, Interrupted])
     def test_failures_are_one_message_and_their_exit_code(
         self, kind: type[DecentralError], tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]
     ) -> None:
