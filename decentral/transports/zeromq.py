@@ -31,7 +31,7 @@ from decentral.transports.base import Batch
 
 MAX_CONNECTIONS = 512
 """Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
-SHARED_BYTES = 16_384
+SHARED_BYTES = 131_072
 """From this size on a message is a frame of its own, shared by all its destinations."""
 _IPC_PATH_LIMIT = 107
 
