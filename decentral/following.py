@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from decentral.arrays import FloatArray
+from decentral.network.model import INFINITE_NS
 from decentral.records import Value
 from decentral.tasks.base import Scores
 
@@ -35,9 +36,12 @@ class Schedule:
     """When a node stops and when it is evaluated.
 
     Args:
-        max_rounds: T, local rounds to run.
+        max_rounds: T, local rounds to run; None: until the time limit.
         test_after: evaluate after every so many rounds; the first and the last state always are.
+        limit_ns: no round starts at or after this time; those of synchronous algorithms count only if they
+            are over by then.
     """
 
-    max_rounds: int
+    max_rounds: int | None
     test_after: int
+    limit_ns: int = INFINITE_NS

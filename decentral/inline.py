@@ -1,22 +1,24 @@
 """Emulated time with all nodes in one process: one thread per node, exactly one of them running at a time.
 
-The scheduler hands a baton to the node whose wake-up is earliest (ties by node id), so a run is
-deterministic whatever the machine does. When nobody can be woken any more it raises ``Deadlock`` and says
-who waits for what, instead of hanging.
+The nodes speak to the same timekeeper as nodes in processes of their own do; only the wire between them is a
+few queues. A thread runs until it has to hear something that is not there yet; whoever has been told
+something meanwhile goes next, in the order in which it was told, so a run is deterministic whatever the
+machine does.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 
-from decentral.clock import NS_PER_S
 from decentral.errors import Deadlock, Interrupted
-
-T = TypeVar("T")
+from decentral.medium import Outgoing
+from decentral.messages import Message, encode_header
+from decentral.speech import Speech, Telling
+from decentral.timekeeper import Timekeeper
+from decentral.transports.base import grouped
+from decentral.virtual import Heard
 
 
 class _Cancelled(BaseException):
@@ -24,37 +26,42 @@ class _Cancelled(BaseException):
 
 
 class _Task:
-    """One node's thread and its half of the baton."""
+    """One node's thread, its half of the baton, and what it has been told."""
 
     def __init__(self, body: Callable[[], None]) -> None:
         self.body = body
         self.resume = threading.Semaphore(0)
         self.waiting: Callable[[], str] | None = None
+        self.told: deque[Telling] = deque()
+        self.payloads: deque[list[Message]] = deque()
         self.error: BaseException | None = None
         self.finished = False
         self.thread: threading.Thread | None = None
 
 
 class Scheduler:
-    """Runs node bodies one at a time in the order of emulated time."""
+    """Runs node bodies one at a time.
 
-    def __init__(self) -> None:
+    Args:
+        timekeeper: time and network of the run.
+        observe: takes snapshots for the observer.
+        run: the run id that headers carry, for equal byte accounting with a real transport.
+    """
+
+    def __init__(self, timekeeper: Timekeeper, observe: Callable[[Message], None], run: bytes) -> None:
+        self.timekeeper = timekeeper
+        self.observe = observe
+        self.run_id = run
         self._tasks: dict[int, _Task] = {}
-        self._agenda: list[tuple[int, int]] = []
+        self._ready: deque[int] = deque()
         self._yielded = threading.Semaphore(0)
         self._cancelled = False
         self._interrupted = False
-        self._now_ns = 0
-
-    @property
-    def now_ns(self) -> int:
-        """Emulated nanoseconds since the start."""
-        return self._now_ns
 
     def add(self, node: int, body: Callable[[], None]) -> None:
-        """Register ``body`` as what node ``node`` does, from time 0 on. Before ``run`` only."""
+        """Register ``body`` as what node ``node`` does. Before ``run`` only."""
         self._tasks[node] = _Task(body)
-        heapq.heappush(self._agenda, (0, node))
+        self._ready.append(node)
 
     def interrupt(self) -> None:
         """Ask ``run`` to stop at the next hand-over; safe to call from a signal handler."""
@@ -69,34 +76,45 @@ class Scheduler:
             BaseException: the first error that a body raised; the other bodies are unwound first.
         """
         try:
-            while self._agenda:
+            while self._ready:
                 if self._interrupted:
                     raise Interrupted("interrupted by the user")
-                self._now_ns, node = heapq.heappop(self._agenda)
-                self._step(node)
+                self._step(self._ready.popleft())
             stuck = [node for node, task in self._tasks.items() if not task.finished]
             if stuck:
                 raise Deadlock(self._deadlock_text(stuck))
         finally:
             self._cancel()
 
-    def sleep(self, node: int, duration_ns: int) -> None:
-        """Called by ``node``'s thread: return when ``duration_ns`` have passed."""
-        heapq.heappush(self._agenda, (self._now_ns + duration_ns, node))
-        self._hand_over(self._tasks[node])
+    def tell(self, tellings: Sequence[Telling]) -> None:
+        """What the timekeeper tells nodes; those that wait run again."""
+        for telling in tellings:
+            self._tasks[telling.node].told.append(telling)
+            self._wake(telling.node)
 
-    def wait(self, node: int, what: Callable[[], str]) -> None:
-        """Called by ``node``'s thread: return after the next ``wake(node)``; ``what`` words a deadlock."""
+    def deliver(self, node: int, messages: list[Message]) -> None:
+        """Payloads for ``node``; if it waits, it runs again."""
+        self._tasks[node].payloads.append(messages)
+        self._wake(node)
+
+    def next(self, node: int, block: bool, what: Callable[[], str]) -> Heard | None:
+        """Called by ``node``'s thread: what it has been told, else payloads, else wait for either."""
         task = self._tasks[node]
-        task.waiting = what
-        self._hand_over(task)
+        while True:
+            if task.told:
+                return task.told.popleft()
+            if task.payloads:
+                return task.payloads.popleft()
+            if not block:
+                return None
+            task.waiting = what
+            self._hand_over(task)
 
-    def wake(self, node: int) -> None:
-        """Called by any body: if ``node`` waits, it runs again at the present time."""
+    def _wake(self, node: int) -> None:
         task = self._tasks[node]
         if task.waiting is not None:
             task.waiting = None
-            heapq.heappush(self._agenda, (self._now_ns, node))
+            self._ready.append(node)
 
     def _step(self, node: int) -> None:
         task = self._tasks[node]
@@ -116,14 +134,13 @@ class Scheduler:
                 task.body()
         except _Cancelled:
             pass
-        except BaseException as error:  # carried to run(), which raises it
+        except BaseException as error:
             task.error = error
-        task.finished = True
-        self._yielded.release()
+        finally:
+            task.finished = True
+            self._yielded.release()
 
     def _hand_over(self, task: _Task) -> None:
-        if self._cancelled:  # a body that is being unwound waits again in a finally clause
-            raise _Cancelled
         self._yielded.release()
         task.resume.acquire()
         if self._cancelled:
@@ -139,40 +156,53 @@ class Scheduler:
             task.thread.join()
 
     def _deadlock_text(self, stuck: list[int]) -> str:
-        lines = [
-            f"deadlock at {self._now_ns / NS_PER_S:.6f} s: {len(stuck)} nodes wait and nothing is under way"
-        ]
+        lines = [f"deadlock: {len(stuck)} nodes wait and nothing is under way"]
         for node in stuck:
             what = self._tasks[node].waiting
             lines.append(f"  node {node} waits for {what() if what else 'its turn'}")
         return "\n".join(lines)
 
 
-class InlineClock:
-    """A node's view of the scheduler.
+class InlineWire:
+    """A node's way to the timekeeper and the other nodes of the same process.
 
     Args:
         scheduler: shared by all nodes of the run.
         node: this node's id.
-        compute_ns: how long one call of ``compute`` lasts in emulated time.
+        batch_bytes: most payload that would travel together.
     """
 
-    def __init__(self, scheduler: Scheduler, node: int, compute_ns: int) -> None:
+    def __init__(self, scheduler: Scheduler, node: int, batch_bytes: int) -> None:
         self._scheduler = scheduler
         self._node = node
-        self._compute_ns = compute_ns
+        self._batch_bytes = batch_bytes
+        self._batches: Counter[int] = Counter()
+        self.meta_bytes = 0
+        self.refused: Counter[str] = Counter()
 
-    def now_ns(self) -> int:
-        """Emulated nanoseconds since the start."""
-        return self._scheduler.now_ns
+    def speak(self, speech: Speech) -> None:
+        """To the timekeeper, which answers whom it can."""
+        self._scheduler.timekeeper.speak(speech)
+        self._scheduler.tell(self._scheduler.timekeeper.advance())
 
-    def compute(self, work: Callable[[], T]) -> T:
-        """Run ``work``, then let ``compute_ns`` pass."""
-        result = work()
-        self._scheduler.sleep(self._node, self._compute_ns)
-        return result
+    def leave(self, node: int, at_ns: int, drop: bool) -> None:
+        """To the timekeeper, likewise."""
+        self._scheduler.timekeeper.leave(node, at_ns, drop=drop)
+        self._scheduler.tell(self._scheduler.timekeeper.advance())
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Emulated time only passes in ``compute`` and while waiting: nothing to do."""
-        yield
+    def push(self, outgoing: Sequence[Outgoing]) -> None:
+        """Payloads to other nodes."""
+        for destination, messages in grouped(outgoing, self._batch_bytes):
+            self._batches[destination] += 1
+            self.meta_bytes += len(
+                encode_header(self._scheduler.run_id, self._batches[destination], messages)
+            )
+            self._scheduler.deliver(destination, messages)
+
+    def observe(self, message: Message) -> None:
+        """A snapshot to the observer, which scores it here and now."""
+        self._scheduler.observe(message)
+
+    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
+        """The next thing heard."""
+        return self._scheduler.next(self._node, block, what)

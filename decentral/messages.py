@@ -2,8 +2,9 @@
 
 One multipart message carries all fragments that travel together to one destination::
 
-    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, sequence, parts]
-               parts: per fragment its number and its length in bytes, 4 bytes each, little-endian
+    frame 0    msgpack array [version, run, kind, sender, round, time_ns, map_hash, age, batch, parts]
+               parts: per fragment its number and its length in bytes, 4 bytes each, and its sequence
+               number, 8 bytes, signed; little-endian
     frame 1..  the listed fragments' values, float32 little-endian: back to back in one frame, or one each
 
 Nothing is ever unpickled or evaluated; whatever does not fit this format exactly raises ``WireError`` with
@@ -23,15 +24,15 @@ import numpy as np
 from decentral.arrays import FloatArray
 from decentral.errors import WireError
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 RUN_ID_BYTES = 8
 MAP_HASH_BYTES = 8
 TIME_BYTES = 8
 """Times have a fixed width, so that a header is as long under one clock as under another."""
 MAX_HEADER_BYTES = 1 << 20
 MAX_FRAGMENTS = 65_536
-_HEADER_FIELDS = 9
-_PART = struct.Struct("<II")
+_HEADER_FIELDS = 10
+_PART = struct.Struct("<IIq")
 
 
 class Kind(IntEnum):
@@ -43,6 +44,10 @@ class Kind(IntEnum):
     """A whole model for the observer, taken at an evaluation point."""
     FINAL = 2
     """A whole model for the observer, taken at the end of the run."""
+    REQUEST = 3
+    """A whole model that its receiver averages with and answers."""
+    REPLY = 4
+    """The answer to a request, of the same round."""
 
 
 _FLOAT32 = np.dtype("<f4")
@@ -60,6 +65,9 @@ class Message(NamedTuple):
         map_hash: ``Fragments.map_hash`` of the sender.
         time_ns: the run clock when it was made.
         kind: what it is for.
+        sequence: number of this message among its sender's; the emulated network knows it by it. Answers to
+            requests have negative ones, which the timekeeper gives.
+        age: how much training is in it (Gossip Learning's age); 0 for all others.
     """
 
     sender: int
@@ -69,6 +77,8 @@ class Message(NamedTuple):
     map_hash: bytes
     time_ns: int = 0
     kind: Kind = Kind.FRAGMENT
+    sequence: int = 0
+    age: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -76,10 +86,12 @@ class Message(NamedTuple):
         return int(self.values.nbytes)
 
 
-def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> bytes:
-    """Header of a batch whose messages share sender, round, kind, map and time."""
+def encode_header(run: bytes, batch: int, messages: Sequence[Message]) -> bytes:
+    """Header of the ``batch``-th batch for a destination; its messages share all but fragment and sequence."""
     first = messages[0]
-    parts = b"".join([_PART.pack(message.fragment, message.values.nbytes) for message in messages])
+    parts = b"".join(
+        [_PART.pack(message.fragment, message.values.nbytes, message.sequence) for message in messages]
+    )
     packed: bytes = msgpack.packb(
         (
             WIRE_VERSION,
@@ -89,7 +101,8 @@ def encode_header(run: bytes, sequence: int, messages: Sequence[Message]) -> byt
             first.round,
             first.time_ns.to_bytes(TIME_BYTES, "little"),
             first.map_hash,
-            sequence,
+            first.age,
+            batch,
             parts,
         )
     )
@@ -104,8 +117,9 @@ class Header(NamedTuple):
     round: int
     time_ns: int
     map_hash: bytes
-    sequence: int
-    parts: tuple[tuple[int, int], ...]
+    age: int
+    batch: int
+    parts: tuple[tuple[int, int, int], ...]
 
 
 def decode_header(data: bytes | memoryview, run: bytes) -> Header:
@@ -116,14 +130,14 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     """
     if len(data) > MAX_HEADER_BYTES:
         raise WireError("oversized", f"header of {len(data)} bytes, at most {MAX_HEADER_BYTES} are accepted")
-    its_run, kind, sender, round_, time_ns, map_hash, sequence, packed = _unpack(data)
+    its_run, kind, sender, round_, time_ns, map_hash, age, batch, packed = _unpack(data)
     if not (isinstance(its_run, bytes) and len(its_run) == RUN_ID_BYTES):
         raise WireError("malformed", "run id is not 8 bytes")
     if its_run != run:
         raise WireError("foreign", f"message of run {its_run.hex()}, this is run {run.hex()}")
     if not (isinstance(time_ns, bytes) and len(time_ns) == TIME_BYTES):
         raise WireError("malformed", "time is not 8 bytes")
-    for value in (kind, sender, round_, sequence):
+    for value in (kind, sender, round_, age, batch):
         if type(value) is not int or not 0 <= value < 1 << 63:
             raise WireError("malformed", "a number in the header is negative or not an integer")
     if kind not in _KINDS:
@@ -131,11 +145,11 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     if not (isinstance(map_hash, bytes) and len(map_hash) == MAP_HASH_BYTES):
         raise WireError("malformed", "fragment map hash is not 8 bytes")
     if not (isinstance(packed, bytes) and packed and len(packed) % _PART.size == 0):
-        raise WireError("malformed", "fragment list is empty or not made of pairs of 4-byte numbers")
+        raise WireError("malformed", "fragment list is empty or not made of entries of 16 bytes")
     parts = tuple(_PART.iter_unpack(packed))
-    if any(nbytes % 4 for _, nbytes in parts):
+    if any(nbytes % 4 for _, nbytes, _ in parts):
         raise WireError("malformed", "a fragment's length is not a whole number of float32")
-    return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, sequence, parts)
+    return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, age, batch, parts)
 
 
 def decode_payload(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:
@@ -148,8 +162,8 @@ def decode_payload(header: Header, buffers: Sequence[bytes | memoryview]) -> lis
     Raises:
         WireError: reason ``malformed``: number or lengths differ from what the header lists.
     """
-    kind, sender, round_, time_ns, map_hash, _, parts = header
-    lengths = [nbytes for _, nbytes in parts]
+    kind, sender, round_, time_ns, map_hash, age, _, parts = header
+    lengths = [nbytes for _, nbytes, _ in parts]
     if len(buffers) == 1:
         lengths = [sum(lengths)]
     if [len(buffer) for buffer in buffers] != lengths:
@@ -158,15 +172,15 @@ def decode_payload(header: Header, buffers: Sequence[bytes | memoryview]) -> lis
         )
     values = [np.frombuffer(buffer, dtype=_FLOAT32) for buffer in buffers]
     if len(values) < len(parts):
-        values = np.split(values[0], np.cumsum([nbytes // 4 for _, nbytes in parts[:-1]]))
+        values = np.split(values[0], np.cumsum([nbytes // 4 for _, nbytes, _ in parts[:-1]]))
     return [
-        Message(sender, round_, fragment, each, map_hash, time_ns, kind)
-        for (fragment, _), each in zip(parts, values, strict=True)
+        Message(sender, round_, fragment, each, map_hash, time_ns, kind, sequence, age)
+        for (fragment, _, sequence), each in zip(parts, values, strict=True)
     ]
 
 
 class SequenceWindow:
-    """Sequence numbers 1, 2, ... of one sender: each is accepted once, in any order.
+    """Batch numbers 1, 2, ... of one sender: each is accepted once, in any order.
 
     Order can change when a sender closes a connection and opens another one; what is remembered is the
     gap-free floor and the numbers above it.
@@ -176,11 +190,11 @@ class SequenceWindow:
         self._floor = 0
         self._above: set[int] = set()
 
-    def accept(self, sequence: int) -> bool:
+    def accept(self, batch: int) -> bool:
         """True the first time; False for a replay."""
-        if sequence <= self._floor or sequence in self._above:
+        if batch <= self._floor or batch in self._above:
             return False
-        self._above.add(sequence)
+        self._above.add(batch)
         while self._floor + 1 in self._above:
             self._floor += 1
             self._above.remove(self._floor)

@@ -18,7 +18,7 @@ import numpy as np
 
 from decentral.arrays import AnyArray, FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
-from decentral.tasks.base import Sgd, Shapes, size_of
+from decentral.tasks.base import Poll, Sgd, Shapes, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,7 @@ class TorchLearner:
         """The live flat model, shape (d,)."""
         return self._model.x
 
-    def train(self, steps: int, rng: np.random.Generator) -> float:
+    def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean of their batches' losses."""
         import torch
 
@@ -171,6 +171,8 @@ class TorchLearner:
             loss.backward()  # type: ignore[no-untyped-call]
             update(sgd)
             losses.append(loss.detach())
+            if poll is not None:
+                poll()
         return torch.stack(losses).mean(dtype=torch.float64).item()
 
     def _batches(self, steps: int, rng: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,31 +1,35 @@
 """A node as its algorithm sees it: a model, rounds, training, messages, aggregation.
 
-``Node`` is the verbs; it owns no socket and no process. The same object runs under the inline scheduler and
-in a process of its own, with another clock and transport.
+``Node`` is the verbs; it owns no socket and no process. The same object runs inline and in a process of its
+own, in emulated and in real time, with another ``Medium``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
 from decentral.arrays import FloatArray, IntArray
-from decentral.clock import NS_PER_S, Clock
-from decentral.errors import WireError
-from decentral.following import Evaluation, Listener, Schedule
+from decentral.clock import NS_PER_S
+from decentral.errors import RunFailed, WireError
+from decentral.following import Schedule
 from decentral.fragments import Fragmenter, Fragments, whole_model
+from decentral.journal import Journal
+from decentral.medium import Medium, Outgoing, Poll
 from decentral.messages import Kind, Message
 from decentral.mixing import Mixer, Part
-from decentral.queues import InQueue, Key, Outgoing, OutQueue, Traffic
-from decentral.records import Recorder, Value
+from decentral.network.model import INFINITE_NS
+from decentral.queues import InQueue, Key, OutQueue, Traffic
+from decentral.records import Value
 from decentral.seeding import Seeds
+from decentral.speech import ANY, Role
 from decentral.tasks.base import Learner
-from decentral.transports.base import Transport
+
+Rule: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
+"""(live model, received model) -> the model to answer with; changes the live model in place."""
 
 
 class Algorithm(Protocol):
@@ -39,8 +43,12 @@ class Algorithm(Protocol):
         ...
 
 
+class TimeIsUp(Exception):
+    """The run's time limit was reached inside a round, which therefore does not count. Not an error."""
+
+
 class Node:
-    """One participant; used by one thread. Its model ``x`` changes in ``train`` and ``update`` only.
+    """One participant; used by one thread. Its model ``x`` changes in the verbs below only.
 
     Args:
         id: 0..n-1.
@@ -48,13 +56,12 @@ class Node:
         learner: trains ``learner.x``, which is this node's live model.
         sizes: number of parameters of every tensor, in state-dict order.
         seeds: the run's streams.
-        clock: this node's clock.
-        transport: carries its messages; node ``n`` is the observer.
-        recorder: takes its log lines.
-        evaluation: scores its model.
-        listener: hears of its progress.
-        schedule: rounds and evaluation points.
+        medium: time and network.
+        durations: nanoseconds of emulated time that local round k = 0, 1, ... computes.
+        schedule: rounds, time limit and evaluation points.
         synchronous: whether messages are kept by round (algorithms that wait) or the newest kept.
+        traffic: this node's counters.
+        journal: writes its log.
     """
 
     def __init__(
@@ -65,13 +72,12 @@ class Node:
         learner: Learner,
         sizes: Sequence[int],
         seeds: Seeds,
-        clock: Clock,
-        transport: Transport,
-        recorder: Recorder,
-        evaluation: Evaluation,
-        listener: Listener,
+        medium: Medium,
+        durations: Callable[[int], int],
         schedule: Schedule,
         synchronous: bool,
+        traffic: Traffic,
+        journal: Journal,
     ) -> None:
         self.id = id
         self.n = n
@@ -79,73 +85,151 @@ class Node:
         self.d = int(self.x.size)
         self.sizes = tuple(sizes)
         self.peers: IntArray = np.delete(np.arange(n), id)
-        self.traffic = Traffic()
-        self.outqueue = OutQueue(self.traffic, batch_bytes=self.x.nbytes)
-        self.inqueue = InQueue(self.traffic, keep_rounds=synchronous)
+        self.traffic = traffic
+        self.outqueue = OutQueue(medium, traffic)
+        self.inqueue = InQueue(traffic, keep_rounds=synchronous, fetch=self._collect)
         self._learner = learner
         self._seeds = seeds
-        self._clock = clock
-        self._transport = transport
-        self._recorder = recorder
-        self._evaluation = evaluation
-        self._listener = listener
+        self._medium = medium
+        self._durations = durations
         self._schedule = schedule
+        self._synchronous = synchronous
+        self._journal = journal
         self._round = 0
+        self._exhausted = False
         self._complete = False
         self._train_loss: float | None = None
         self._train_ns = 0
         self._wait_ns = 0
         self._extra: dict[str, Value] = {}
+        self._ages: list[int] = []
         self._map_hash: bytes | None = None
         self._snapshot: tuple[Fragments, FloatArray] | None = None
-        self._ages: list[int] = []
         self._made: dict[int, Message] = {}
-        self._origin_ns = time.perf_counter_ns()
-        self._off_clock_ns = 0
+        self._before: FloatArray | None = None
+        self._rule: Rule | None = None
+        self._pong: Callable[[], Message] | None = None
+        self._training_from: FloatArray | None = None
+        self._live: FloatArray | None = None
+        self._asked: tuple[int, int, int] | None = None
+        self._reply: Message | None = None
+        self._timer: tuple[int, int, Callable[[int], Outgoing]] | None = None
+        self._ticks = 0
+
+    # Rounds and the log
 
     def rounds(self) -> Iterator[int]:
-        """Local rounds 0, 1, ... T-1; closes each round: log line, evaluation when due, progress."""
-        self._origin_ns = time.perf_counter_ns()
-        self._evaluate(final=False)
-        for t in range(self._schedule.max_rounds):
+        """Local rounds 0, 1, ... until T rounds are done or a round would start after the time limit.
+
+        Closes each round: log line, evaluation when due, progress.
+        """
+        self._journal.start()
+        self._journal.evaluate(0, self.x, final=False)
+        limited = self._schedule.limit_ns < INFINITE_NS
+        while self._round != self._schedule.max_rounds and self._now() < self._schedule.limit_ns:
             self._train_ns = self._wait_ns = 0
             self._extra = {}
             self._ages = []
-            yield t
-            self._round = t + 1
-            self._recorder.write(
-                "round",
-                **self._stamp(),
-                train_s=self._train_ns / NS_PER_S,
-                wait_s=self._wait_ns / NS_PER_S,
+            if limited and self._synchronous:
+                self._before = self.x.copy()
+            yield self._round
+            self._round += 1
+            self._journal.round(
+                self._round,
+                train_ns=self._train_ns,
+                wait_ns=self._wait_ns,
                 train_loss=self._train_loss,
                 staleness=sum(self._ages) / len(self._ages) if self._ages else None,
-                **self._counters(),
-                **self._extra,
+                extra=self._extra,
             )
-            self._listener.progress(self.id, self._round, self._train_loss)
-            last = self._round == self._schedule.max_rounds
-            if last or self._round % self._schedule.test_after == 0:
-                self._evaluate(final=last)
+            if self._round % self._schedule.test_after == 0 and self._round != self._schedule.max_rounds:
+                self._journal.evaluate(self._round, self.x, final=False)
+        self._exhausted = True
+
+    def end(self, *, early: bool = False) -> None:
+        """After the last round: leave, be evaluated on everything, serve until all others have left.
+
+        Args:
+            early: the last round was cut off by the time limit: the model of before it is the node's last.
+
+        Raises:
+            RunFailed: the algorithm returned before its last round; its neighbors would wait for ever.
+        """
+        if early:
+            assert self._before is not None
+            self.x[:] = self._before
+        elif not self._exhausted:
+            raise RunFailed(
+                f"the algorithm returned after {self._round} rounds; let it iterate over node.rounds() to "
+                f"the end"
+            )
+        self._medium.leave(drop=not self._synchronous)
+        serving = self._rule is not None
+        if not serving:
+            self._journal.evaluate(self._round, self.x, final=True)
+        self._medium.linger()
+        if serving:  # others still averaged with it
+            self._journal.evaluate(self._round, self.x, final=True)
         self._complete = True
 
     @property
-    def max_rounds(self) -> int:
-        """T."""
-        return self._schedule.max_rounds
-
-    @property
     def complete(self) -> bool:
-        """True once all T rounds are finished and the final model has been evaluated."""
+        """True once all rounds are finished and the final model has been evaluated."""
         return self._complete
+
+    def finish(self, reason: str) -> None:
+        """Write the end of this node's log: ``done``, ``failed`` or ``interrupted``."""
+        self.inqueue.discard()
+        self._journal.finish(self._round, self.x, reason)
+
+    def record(self, **fields: Value) -> None:
+        """Add ``fields`` to the log line of the present round."""
+        self._extra.update(fields)
 
     def rng(self, name: str, *counters: int) -> np.random.Generator:
         """This node's stream ``name`` at ``counters``; other nodes draw other numbers."""
         return self._seeds.rng(f"node/{name}", self.id, *counters)
 
-    def record(self, **fields: Value) -> None:
-        """Add ``fields`` to the log line of the present round."""
-        self._extra.update(fields)
+    # The model
+
+    def train(self, *, steps: int) -> None:
+        """H local SGD steps in one compute window.
+
+        The steps run on a snapshot; their update is added to the live model at the end of the window, after
+        whatever requests that arrived meanwhile did to it. Where none arrived, this is training in place.
+        """
+        start = self._compute(steps)
+        if self._live is not None:
+            assert start is not None
+            self.x -= start
+            self.x += self._live
+        self._training_from = self._live = None
+
+    def local_update(self, *, steps: int) -> FloatArray:
+        """The sum of H local SGD steps from the present model, shape (d,), which stays as it is."""
+        start = self.x.copy()
+        self._compute(steps)
+        update = self.x - start
+        self.x[:] = start if self._live is None else self._live
+        self._training_from = self._live = None
+        return update
+
+    def apply(self, update: FloatArray) -> None:
+        """``x += update``."""
+        self.x += update
+        self._forget_snapshot()
+
+    def update(self, mix: Mixer, received: Sequence[Message], fragments: Fragments) -> None:
+        """Aggregate: ``x = mix(x, received)``, parameter by parameter (in fragment order)."""
+        if not received:
+            return
+        ordered = self._ordered(fragments).copy()
+        parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in received]
+        fragments.scatter(mix(ordered, parts), self.x)
+        self._ages += [self._round - message.round for message in received]
+        self._forget_snapshot()
+
+    # Messages
 
     def fragments(self, fragmenter: Fragmenter | None = None) -> Fragments:
         """The fragment map for this node's model; without an argument the whole model is one fragment.
@@ -156,46 +240,41 @@ class Node:
         self._map_hash = made.map_hash
         return made
 
-    def train(self, *, steps: int) -> None:
-        """H local SGD steps on the live model, within one compute window."""
-        rng = self.rng("batch", self._round)
-        before = self._clock.now_ns()
-        self._train_loss = self._clock.compute(lambda: self._learner.train(steps, rng))
-        self._train_ns += self._clock.now_ns() - before
-        self._forget_snapshot()
-
-    def message(self, t: int, k: int, fragments: Fragments) -> Message:
+    def message(self, t: int, k: int, fragments: Fragments, *, age: int = 0) -> Message:
         """Fragment ``k`` of the model as it is now, for round ``t``; equal calls give the same object."""
         ordered = self._ordered(fragments)
         made = self._made.get(k)
-        if made is None or made.round != t:
+        if made is None or made.round != t or made.age != age:
             values = ordered[fragments.slice(k)]
-            made = Message(self.id, t, k, values, fragments.map_hash, self._clock.now_ns())
+            made = Message(self.id, t, k, values, fragments.map_hash, self._now(), age=age)
             self._made[k] = made
         return made
+
+    def shuffled(self, outgoing: Sequence[Outgoing], k: int) -> list[Outgoing]:
+        """``outgoing`` in this node's random order of round ``k`` (DivShare's OutQueue)."""
+        return [outgoing[i] for i in self.rng("shuffle", k).permutation(len(outgoing))]
 
     def exchange(self, t: int, outgoing: Iterable[Outgoing], expected: Iterable[Key]) -> list[Message]:
         """Send ``outgoing``, wait until all ``expected`` (sender, fragment) of round ``t`` are here.
 
-        Blocks. Messages of later rounds that arrive meanwhile are kept for them.
+        Blocks. Messages of later rounds that arrive meanwhile are kept for them. The next thing that takes
+        time must be the training of the next round.
 
         Returns:
             The messages of round ``t``, sorted by (sender, fragment).
 
         Raises:
-            StalledError: a real transport heard nothing for the liveness timeout.
-            Deadlock: inline, nobody can send what is missing.
+            StalledError, Deadlock: what is missing cannot come (``Medium.wait``).
+            TimeIsUp: the time limit came first.
             WireError: a message of round ``t`` that nobody was expected to send, or of another map.
         """
-        self.outqueue.extend(outgoing)
-        self.traffic.total_meta += self._transport.send(self.outqueue.pop_all())
+        self.outqueue.put(outgoing, role=Role.KEEP)
         wanted = Counter(expected)
         number = wanted.total()
-        before = self._clock.now_ns()
-        while self.inqueue.arrived(t) < number:
-            for message in self._transport.receive(lambda: self._missing_text(t, wanted)):
-                self._accept(message)
-        self._wait_ns += self._clock.now_ns() - before
+        # What came early was taken with an earlier round's; the medium still counts it under its tag.
+        arrived = self._wait(t, number, self._schedule.limit_ns, lambda: self._missing_text(t, wanted))
+        if arrived < number:
+            raise TimeIsUp
         missing = self.inqueue.missing(t, wanted)
         received = self.inqueue.take_round(t)
         if missing or len(received) != number:
@@ -205,30 +284,151 @@ class Node:
             )
         return received
 
-    def update(self, mix: Mixer, received: Sequence[Message], fragments: Fragments) -> None:
-        """Aggregate: ``x = mix(x, received)``, parameter by parameter (in fragment order)."""
-        ordered = self._ordered(fragments).copy()
-        parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in received]
-        fragments.scatter(mix(ordered, parts), self.x)
-        self._ages += [self._round - message.round for message in received]
+    def ask(self, destination: int, message: Message) -> None:
+        """Send a request; ``answer`` waits for what comes back. At most one at a time."""
+        self.outqueue.count([(destination, message)])
+        self._reply = None
+        tag = self._medium.request(destination, message._replace(kind=Kind.REQUEST))
+        self._asked = (tag, destination, message.round)
+
+    def answer(self, timeout_s: float | None = None) -> Message | None:
+        """Wait for the answer to the last request; None if it takes longer than ``timeout_s``.
+
+        The next thing that takes time must be the training of the next round.
+        """
+        assert self._asked is not None, "answer() without ask()"
+        tag, destination, _ = self._asked
+        if self._reply is None:
+            until_ns = INFINITE_NS if timeout_s is None else self._now() + round(timeout_s * NS_PER_S)
+            self._wait(tag, 1, until_ns, lambda: f"the answer of node {destination}")
+        reply, self._reply, self._asked = self._reply, None, None
+        if reply is not None:
+            self.traffic.aggregated += 1
+        return reply
+
+    def serve(self, rule: Rule) -> None:
+        """From now on answer requests by ``rule``, at the instant they arrive, also while training."""
+        self._rule = rule
+        self._medium.serve(self._serve)
+
+    def answer_pings(self, make: Callable[[], Message]) -> None:
+        """From now on answer every ping with what ``make`` gives, at the instant it arrives."""
+        self._pong = make
+        self._medium.serve(self._serve)
+
+    def every(self, period_s: float, phase_s: float, make: Callable[[int], Outgoing]) -> None:
+        """From now on queue ``make(0), make(1), ...`` at ``phase_s``, ``phase_s + period_s``, ...
+
+        They are made from the live model, also in the middle of a compute window.
+        """
+        self._timer = (round(period_s * NS_PER_S), round(phase_s * NS_PER_S), make)
+
+    def hear(self) -> Message:
+        """Wait until a message has arrived and return the newest; those that it passed are discarded.
+
+        Raises:
+            TimeIsUp: the time limit came first.
+        """
+        while (newest := self.inqueue.take_newest()) is None:
+            if self._now() >= self._schedule.limit_ns:
+                raise TimeIsUp
+            until_ns = min(self._schedule.limit_ns, self._next_tick_ns())
+            self._wait(ANY, 1, until_ns, lambda: "any message", then_ns=0)
+            self._tick(self._now())
+        return newest
+
+    # How it is done
+
+    def _now(self) -> int:
+        return self._medium.now_ns()
+
+    def _compute(self, steps: int) -> FloatArray | None:
+        """Run H steps in place; the model before them where requests may change it meanwhile."""
+        rng = self.rng("batch", self._round)
+        duration_ns = self._durations(self._round)
+        before_ns = self._now()
+        self._training_from = self.x.copy() if self._rule is not None else None
+        self._tick(before_ns + duration_ns)
+
+        def work(poll: Poll | None) -> float:
+            return self._learner.train(steps, rng, poll)
+
+        self._train_loss, arrived = self._medium.compute(work, duration_ns)
+        self._train_ns += self._now() - before_ns
+        self._accept(arrived)
         self._forget_snapshot()
+        return self._training_from
 
-    def finish(self, reason: str) -> None:
-        """Write the end of this node's log: ``done``, ``failed`` or ``interrupted``."""
-        digest = hashlib.sha256(self.x.tobytes()).hexdigest()
-        refused: dict[str, Value] = {f"refused_{why}": n for why, n in self._transport.refused.items()}
-        self._recorder.write(
-            "end", **self._stamp(), reason=reason, model_sha256=digest, **self._counters(), **refused
+    def _then_ns(self) -> int:
+        """The next compute window: nothing will be put before it is over."""
+        last = self._round + 1 == self._schedule.max_rounds
+        return 0 if last or self._timer is not None else self._durations(self._round + 1)
+
+    def _collect(self) -> None:
+        self._accept(self._medium.collect(self._then_ns()))
+
+    def _wait(
+        self, tag: int, count: int, until_ns: int, what: Callable[[], str], then_ns: int | None = None
+    ) -> int:
+        """Wait for ``count`` messages of ``tag``; how many are here. Counts as waiting time."""
+        before_ns = self._now()
+        then_ns = self._then_ns() if then_ns is None else then_ns
+        self._accept(
+            self._medium.wait(tag=tag, count=count, until_ns=until_ns, then_ns=then_ns, what=what)
         )
+        self._wait_ns += self._now() - before_ns
+        return self.inqueue.arrived(tag)
 
-    def _accept(self, message: Message) -> None:
-        if message.map_hash != self._map_hash:
-            raise WireError(
-                "map",
-                f"node {message.sender} cuts its model by another fragment map than node {self.id}; "
-                f"give both the same fragments table, data and run seed",
-            )
-        self.inqueue.put(message)
+    def _accept(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if message.map_hash != self._map_hash:
+                raise WireError(
+                    "map",
+                    f"node {message.sender} cuts its model by another fragment map than node {self.id}; "
+                    f"give both the same fragments table, data and run seed",
+                )
+            if message.kind is not Kind.REPLY:
+                self.inqueue.put(message)
+                continue
+            self.traffic.received += 1
+            if self._asked is not None and self._asked[1:] == (message.sender, message.round):
+                self._reply = message
+            else:  # it came after the node had given up
+                self.traffic.discarded += 1
+
+    def _serve(self, requester: int, request: Message | None) -> Message:
+        if request is None:
+            assert self._pong is not None
+            reply = self._pong()
+            self.outqueue.count([(requester, reply)])
+            return reply
+        if self._rule is None or request.map_hash != self._map_hash:
+            raise WireError("request", f"node {self.id} cannot answer a request of node {requester}")
+        if self._training_from is not None and self._live is None:
+            self._live = self._training_from.copy()
+        live = self.x if self._live is None else self._live
+        values = self._rule(live, request.values)
+        self._forget_snapshot()
+        self.traffic.received += 1
+        self.traffic.aggregated += 1
+        reply = Message(
+            self.id, request.round, 0, values, request.map_hash, self._now(), Kind.REPLY
+        )
+        self.outqueue.count([(requester, reply)])
+        return reply
+
+    def _next_tick_ns(self) -> int:
+        if self._timer is None:
+            return INFINITE_NS
+        period_ns, phase_ns, _ = self._timer
+        return phase_ns + self._ticks * period_ns
+
+    def _tick(self, until_ns: int) -> None:
+        """Queue what the timer makes up to ``until_ns`` from the model as it is now."""
+        while self._timer is not None and self._next_tick_ns() <= until_ns:
+            outgoing = self._timer[2](self._ticks)
+            self.outqueue.put([outgoing], role=Role.LATEST, at_ns=self._next_tick_ns())
+            self._ticks += 1
 
     def _ordered(self, fragments: Fragments) -> FloatArray:
         if self._snapshot is None or self._snapshot[0] is not fragments:
@@ -239,45 +439,6 @@ class Node:
     def _forget_snapshot(self) -> None:
         self._snapshot = None
         self._made.clear()
-
-    def _evaluate(self, *, final: bool) -> None:
-        with self._clock.paused():
-            before = time.perf_counter_ns()
-            scores, about = self._evaluation.score(self.x, final=final)
-            stamp = self._stamp_at(before)
-            logged = {f"test_{name}": value for name, value in scores.items()}
-            self._recorder.write(
-                "evaluation", **stamp, **about, final=final, total_bytes=self.traffic.total_bytes, **logged
-            )
-            self._listener.evaluated(self.id, self._round, scores)
-            kind = Kind.FINAL if final else Kind.SNAPSHOT
-            whole = Message(self.id, self._round, 0, self.x.copy(), bytes(8), self._clock.now_ns(), kind)
-            self._transport.send([(self.n, [whole])])
-            self._off_clock_ns += time.perf_counter_ns() - before
-
-    def _stamp(self) -> dict[str, Value]:
-        return self._stamp_at(time.perf_counter_ns())
-
-    def _stamp_at(self, wall_now_ns: int) -> dict[str, Value]:
-        return {
-            "node": self.id,
-            "round": self._round,
-            "time_s": self._clock.now_ns() / NS_PER_S,
-            "wall_s": (wall_now_ns - self._origin_ns - self._off_clock_ns) / NS_PER_S,
-        }
-
-    def _counters(self) -> dict[str, Value]:
-        traffic = self.traffic
-        return {
-            "total_bytes": traffic.total_bytes,
-            "total_meta": traffic.total_meta,
-            "made": traffic.made,
-            "sent": traffic.sent,
-            "received": traffic.received,
-            "aggregated": traffic.aggregated,
-            "replaced": traffic.replaced,
-            "dropped": traffic.dropped,
-        }
 
     def _missing_text(self, t: int, wanted: Counter[Key]) -> str:
         missing = self.inqueue.missing(t, wanted)

@@ -1,12 +1,16 @@
 """The observer: what can only be measured over all nodes' models at once (algorithms.md 1.6).
 
-It takes part in no algorithm. Nodes send it a snapshot at every evaluation point; when all n of a round are
-here it scores their uniform mean (avg_model) and the consensus distance.
+It takes part in no algorithm. Nodes send it a snapshot at every evaluation point. Where nodes go in step
+(synchronous algorithms) it scores the snapshots of one round together; where they do not, those of one
+instant of a common time grid, every node counting with its last snapshot at or before it. It scores their
+uniform mean (avg_model) and the consensus distance.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +32,14 @@ def consensus_distance(models: FloatArray) -> tuple[FloatArray, float]:
     return mean.astype(np.float32), distance
 
 
+@dataclass(frozen=True)
+class Grid:
+    """Instants 0, ``step_ns``, 2 ``step_ns``, ... which a node of nominal speed reaches every ``rounds`` rounds."""
+
+    step_ns: int
+    rounds: int
+
+
 class Observer:
     """Gathers snapshots and writes ``metrics.jsonl``.
 
@@ -35,34 +47,84 @@ class Observer:
         n: number of nodes.
         evaluation: scores the mean model.
         recorder: takes the log lines.
+        grid: common instants; None for algorithms whose nodes go round by round.
     """
 
-    def __init__(self, *, n: int, evaluation: Evaluation, recorder: Recorder) -> None:
+    def __init__(
+        self, *, n: int, evaluation: Evaluation, recorder: Recorder, grid: Grid | None = None
+    ) -> None:
         self._n = n
         self._evaluation = evaluation
         self._recorder = recorder
-        self._waiting: defaultdict[tuple[int, Kind], dict[int, Message]] = defaultdict(dict)
+        self._grid = grid
+        self._by_round: defaultdict[int, dict[int, Message]] = defaultdict(dict)
+        self._by_node: list[list[Message]] = [[] for _ in range(n)]
+        self._finals: dict[int, Message] = {}
+        self._point = 0
+        self._scored: tuple[int, ...] = ()
         self.complete = False
         """True once the final models of all nodes have been scored."""
 
     def add(self, message: Message) -> None:
-        """Take one snapshot; scores its round when it is the last one missing."""
-        key = (message.round, message.kind)
-        self._waiting[key][message.sender] = message
-        if len(self._waiting[key]) < self._n:
-            return
-        snapshots = self._waiting.pop(key)
-        final = message.kind is Kind.FINAL
-        mean, distance = consensus_distance(np.stack([snapshots[i].values for i in sorted(snapshots)]))
+        """Take one snapshot; scores what it completes."""
+        if message.kind is Kind.FINAL:
+            self._finals[message.sender] = message
+        elif self._grid is None:
+            waiting = self._by_round[message.round]
+            waiting[message.sender] = message
+            if len(waiting) == self._n:
+                self._write(self._by_round.pop(message.round), final=False)
+        if self._grid is not None:
+            self._by_node[message.sender].append(message)
+            self._advance(self._grid)
+        if len(self._finals) == self._n:
+            self._write(self._finals, final=True)
+            self.complete = True
+
+    def _advance(self, grid: Grid) -> None:
+        """Score every instant that all nodes have passed, where any of them has changed since the last."""
+        everybody_ends_ns = max((m.time_ns for m in self._finals.values()), default=-1)
+        ended = len(self._finals) == self._n
+        while True:
+            at_ns = self._point * grid.step_ns
+            if ended and at_ns > everybody_ends_ns:
+                return
+            for node, snapshots in enumerate(self._by_node):
+                if node not in self._finals and (not snapshots or snapshots[-1].time_ns <= at_ns):
+                    return
+            current = {node: _last(snapshots, at_ns) for node, snapshots in enumerate(self._by_node)}
+            versions = tuple(id(message) for message in current.values())
+            if versions != self._scored:
+                self._scored = versions
+                self._write(current, final=False, at_ns=at_ns, round_=self._point * grid.rounds)
+            self._point += 1
+
+    def _write(
+        self,
+        snapshots: Mapping[int, Message],
+        *,
+        final: bool,
+        at_ns: int | None = None,
+        round_: int | None = None,
+    ) -> None:
+        ordered = [snapshots[i] for i in sorted(snapshots)]
+        mean, distance = consensus_distance(np.stack([snapshot.values for snapshot in ordered]))
         scores, about = self._evaluation.score(mean, final=final)
+        time_ns = max(snapshot.time_ns for snapshot in ordered) if at_ns is None else at_ns
         self._recorder.write(
             "evaluation",
-            round=message.round,
-            time_s=max(snapshot.time_ns for snapshot in snapshots.values()) / NS_PER_S,
+            round=max(snapshot.round for snapshot in ordered) if round_ is None else round_,
+            time_s=time_ns / NS_PER_S,
             **about,
             final=final,
             models=self._n,
             consensus=distance,
             **{f"test_{name}": value for name, value in scores.items()},
         )
-        self.complete = final
+
+
+def _last(snapshots: list[Message], at_ns: int) -> Message:
+    """The newest of ``snapshots`` at or before ``at_ns``; forgets older ones. The first is from time 0."""
+    while len(snapshots) > 1 and snapshots[1].time_ns <= at_ns:
+        del snapshots[0]
+    return snapshots[0]

@@ -1,97 +1,70 @@
-"""What a node wants to send and what it has received, with exact accounting. Pure logic; one thread."""
+"""What a node wants to send and what it has received, with exact accounting. One thread; no I/O of its own."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from decentral.medium import Medium, Outgoing
 from decentral.messages import Message
+from decentral.speech import Role
 
-Outgoing: TypeAlias = tuple[int, Message]
-"""(destination, message)."""
 Key: TypeAlias = tuple[int, int]
 """(sender, fragment)."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Cumulative counts of one node. Messages, but for the two ``total_*`` in bytes.
+    """Cumulative counts of one node: messages, and payload bytes where the name says so.
 
-    Invariants: ``made = sent + dropped + len(outqueue)`` on the sending side; on the receiving side
+    What becomes of what was made is counted where it is decided: per link by the emulated network
+    (``decentral.network.ledger``), per node by ``Medium.totals``. On the receiving side
     ``received = aggregated + replaced + discarded + held`` where held is ``InQueue.held``.
     """
 
     made: int = 0
-    sent: int = 0
-    dropped: int = 0
+    made_bytes: int = 0
     received: int = 0
     aggregated: int = 0
     replaced: int = 0
     discarded: int = 0
-    total_bytes: int = 0
-    total_meta: int = 0
 
 
 class OutQueue:
-    """Messages made but not yet handed to the transport, in order.
+    """Messages of an asynchronous algorithm, sent one after the other as the network lets them.
 
     Args:
+        medium: holds the queue, because what leaves it depends on time.
         traffic: the node's counters.
-        batch_bytes: most payload that travels together (receivers accept no more than a whole model).
     """
 
-    def __init__(self, traffic: Traffic, batch_bytes: int = 1 << 62) -> None:
+    def __init__(self, medium: Medium, traffic: Traffic) -> None:
+        self._medium = medium
         self._traffic = traffic
-        self._batch_bytes = batch_bytes
-        self._queue: deque[Outgoing] = deque()
-
-    def __len__(self) -> int:
-        """Messages waiting."""
-        return len(self._queue)
 
     def extend(self, items: Iterable[Outgoing]) -> None:
-        """Append ``items``."""
-        before = len(self._queue)
-        self._queue.extend(items)
-        self._traffic.made += len(self._queue) - before
+        """Append ``items``; what is queued already goes first."""
+        self.put(items, role=Role.LATEST)
 
     def replace(self, items: Iterable[Outgoing]) -> None:
-        """Flush: drop everything that was not sent (it is stale), then append ``items``."""
-        self._traffic.dropped += len(self._queue)
-        self._queue.clear()
-        self.extend(items)
+        """Flush: drop everything whose transfer has not started (it is stale), then append ``items``."""
+        self.put(items, role=Role.LATEST, flush=True)
 
-    def pop(self) -> Outgoing:
-        """Remove and return the first message.
+    def put(
+        self, items: Iterable[Outgoing], *, role: Role, flush: bool = False, at_ns: int | None = None
+    ) -> None:
+        """As ``Medium.put``, counted."""
+        outgoing = list(items)
+        self.count(outgoing)
+        self._medium.put(outgoing, role=role, flush=flush, at_ns=at_ns)
 
-        Raises:
-            IndexError: nothing is waiting.
-        """
-        destination, message = self._queue.popleft()
-        self._traffic.sent += 1
-        self._traffic.total_bytes += message.values.nbytes
-        return destination, message
-
-    def pop_all(self) -> list[tuple[int, list[Message]]]:
-        """Remove everything, grouped by destination and round, in order of first appearance.
-
-        What is in one group can travel together; a group of more than ``batch_bytes`` is cut.
-        """
-        batches: defaultdict[tuple[int, int], list[Message]] = defaultdict(list)
-        for destination, message in self._queue:
-            batches[destination, message.round].append(message)
-            self._traffic.total_bytes += message.values.nbytes
-        self._traffic.sent += len(self._queue)
-        self._queue.clear()
-        return [(destination, cut) for (destination, _), batch in batches.items() for cut in self._cut(batch)]
-
-    def _cut(self, batch: list[Message]) -> list[list[Message]]:
-        if len(batch) == 1 or sum(message.values.nbytes for message in batch) <= self._batch_bytes:
-            return [batch]
-        length = max(1, self._batch_bytes // max(message.values.nbytes for message in batch))
-        return [batch[start : start + length] for start in range(0, len(batch), length)]
+    def count(self, outgoing: Iterable[Outgoing]) -> None:
+        """Count messages as made."""
+        for _, message in outgoing:
+            self._traffic.made += 1
+            self._traffic.made_bytes += message.nbytes
 
 
 class InQueue:
@@ -103,18 +76,21 @@ class InQueue:
             one round ahead, and no message may be lost or aggregated early); False keeps the newest per
             (sender, fragment), replacing older ones on arrival (asynchronous ones, DivShare's InQueue), so
             that it holds at most one message per sender and fragment.
+        fetch: brings in, by ``put``, what has arrived by now; called before anything newest is looked at.
     """
 
-    def __init__(self, traffic: Traffic, *, keep_rounds: bool) -> None:
+    def __init__(self, traffic: Traffic, *, keep_rounds: bool, fetch: Callable[[], None] | None = None) -> None:
         self._traffic = traffic
         self._keep_rounds = keep_rounds
+        self._fetch = fetch or (lambda: None)
         self._rounds: defaultdict[int, list[Message]] = defaultdict(list)
         self._latest: dict[Key, Message] = {}
+        self._used: set[Key] = set()
 
     @property
     def held(self) -> int:
         """Messages received and neither aggregated nor replaced."""
-        return len(self._latest) + sum(map(len, self._rounds.values()))
+        return len(self._latest) - len(self._used) + sum(map(len, self._rounds.values()))
 
     def put(self, message: Message) -> None:
         """Store an arrived message."""
@@ -125,9 +101,13 @@ class InQueue:
         key = _key(message)
         old = self._latest.get(key)
         if old is not None:
-            self._traffic.replaced += 1
+            used = key in self._used
             if old.round > message.round:
+                self._traffic.replaced += 1
                 return
+            self._used.discard(key)
+            self._traffic.replaced += not used
+            del self._latest[key]  # so that the order is that of arrival
         self._latest[key] = message
 
     def arrived(self, round_: int) -> int:
@@ -145,21 +125,43 @@ class InQueue:
         return taken
 
     def take_latest(self) -> list[Message]:
-        """Remove and return the newest message per (sender, fragment), sorted by it."""
-        taken = self.peek_latest()
-        self._latest = {}
-        self._traffic.aggregated += len(taken)
+        """Remove and return the newest message per (sender, fragment) that has arrived, sorted by it."""
+        self._fetch()
+        taken = [self._latest[key] for key in sorted(self._latest)]
+        self._traffic.aggregated += len(taken) - len(self._used)
+        self._clear()
         return taken
 
     def peek_latest(self) -> list[Message]:
-        """The newest message per (sender, fragment), sorted by it; they stay (SWIFT's mailbox)."""
+        """The newest message per (sender, fragment), sorted by it; they stay (SWIFT's mailbox).
+
+        A message counts as aggregated when it is first returned.
+        """
+        self._fetch()
+        self._traffic.aggregated += len(self._latest) - len(self._used)
+        self._used = set(self._latest)
         return [self._latest[key] for key in sorted(self._latest)]
+
+    def take_newest(self) -> Message | None:
+        """The message that arrived last, if any; all others are discarded (Gossip Learning while busy)."""
+        self._fetch()
+        if not self._latest:
+            return None
+        newest = next(reversed(self._latest.values()))
+        self._traffic.aggregated += 1
+        self._traffic.discarded += len(self._latest) - 1
+        self._clear()
+        return newest
 
     def discard(self) -> None:
         """Forget everything held, at the end of a run."""
         self._traffic.discarded += self.held
         self._rounds.clear()
+        self._clear()
+
+    def _clear(self) -> None:
         self._latest = {}
+        self._used = set()
 
 
 def _key(message: Message) -> Key:

@@ -20,8 +20,26 @@ Every file starts with a ``header`` event and is valid up to any line, however i
 ``end``        ``reason``
 =============  ==========================================================================================
 
-Traffic counters are cumulative: ``total_bytes`` (payload sent), ``total_meta`` (header bytes sent) and
-``made sent received aggregated replaced dropped`` (messages). ``staleness`` is the mean number of rounds
+Nodes of asynchronous algorithms reach one round at different times: their ``metrics.jsonl`` is on a common
+time grid, every node counting with its last snapshot at or before ``time_s``, and ``round`` is the one that a
+node of nominal speed has reached by then.
+
+``network.jsonl``, one per run under emulated time, written at the end, also of a run that was cut short:
+
+=============  ==========================================================================================
+``header``     ``v run arm seed nodes contention concurrency abort_on_flush overhead_bytes overhead_s loss
+               jitter_s compute_s``
+``uplink``     ``node rate_bps downlink_bps busy_s sent_bytes time_s utilisation``; a null rate is unlimited
+``links``      ``node to`` and, as long as ``to`` (destinations), ``made delivered replaced dropped_flush
+               dropped_abort dropped_loss dropped_end in_flight``, and each with ``_bytes``; per link
+               made = delivered + replaced + all dropped + in_flight
+``transfer``   ``node to fragment tag start_s end_s bytes outcome`` of the first seconds, for the timeline
+``end``        ``time_s reason cpu_s``
+=============  ==========================================================================================
+
+Traffic counters are cumulative: ``made_bytes`` (payload put into the queue), ``total_bytes`` (payload whose
+transfer is over), ``dropped_bytes``, ``total_meta`` (header bytes really sent) and ``made sent received
+aggregated replaced discarded dropped`` (messages). ``staleness`` is the mean number of rounds
 between the making of a message and its aggregation in this round: 0 for synchronous algorithms, null if
 nothing was aggregated. An ``end`` also has ``refused_<reason>`` for every kind of frame that was refused.
 ``round`` counts finished local rounds: the first ``round`` event has ``round = 1``, and an ``evaluation``
@@ -43,8 +61,8 @@ from decentral.errors import PreflightError
 
 SCHEMA_VERSION = 1
 
-Value: TypeAlias = str | int | float | bool | None
-EventName: TypeAlias = Literal["header", "round", "evaluation", "end"]
+Value: TypeAlias = str | int | float | bool | None | list[int] | list[float]
+EventName: TypeAlias = Literal["header", "round", "evaluation", "end", "uplink", "links", "transfer"]
 
 
 class Recorder(Protocol):

@@ -10,24 +10,33 @@ import os
 import platform
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from decentral.arrays import FloatArray, IntArray
-from decentral.clock import Clock
+from decentral.clock import NS_PER_S
 from decentral.config import Arm
-from decentral.errors import RunFailed
 from decentral.following import Listener, Schedule
 from decentral.fragments import whole_model
-from decentral.node import Algorithm, Node
-from decentral.observer import Observer
+from decentral.journal import Journal
+from decentral.medium import Medium
+from decentral.network.ledger import Ledger
+from decentral.network.links import Links
+from decentral.network.log import Trace, describe, write_network_log
+from decentral.network.model import INFINITE_NS
+from decentral.node import Algorithm, Node, TimeIsUp
+from decentral.observer import Grid, Observer
+from decentral.queues import Traffic
 from decentral.records import Recorder, Value
 from decentral.tasks.base import LoadedTask, Scores, Split, size_of
-from decentral.transports.base import Transport
+from decentral.timekeeper import Timekeeper
 from launch.compose import Composition, compose, evaluation_rows, shards
 
 PERTURBATION = 0.005
 """Half-width of Shatter's uniform noise on the initial model, per unit of m (algorithms.md 3.5)."""
+_TRACED_ROUNDS = 4
+"""Nominal rounds whose transfers are kept for the timeline figure."""
 
 
 @dataclass(frozen=True)
@@ -149,22 +158,28 @@ class Participant:
         Raises:
             RunFailed: it returned before its last round; its neighbors would wait for it for ever.
         """
-        self.algorithm.run(self.node)
-        if not self.node.complete:
-            raise RunFailed(
-                f"algorithm {type(self.algorithm).__name__} returned before round {self.node.max_rounds}; "
-                f"let it iterate over node.rounds() to the end"
-            )
+        try:
+            self.algorithm.run(self.node)
+        except TimeIsUp:
+            self.node.end(early=True)
+        else:
+            self.node.end()
+
+
+def synchronous(workload: Workload) -> bool:
+    """Whether the workload's nodes wait for all messages of a round."""
+    answer: bool = workload.composition.algorithm(local_steps=1).synchronous
+    return answer
+
+
+def limit_ns(workload: Workload) -> int:
+    """The time limit in nanoseconds; ``INFINITE_NS`` without one."""
+    limit_s = workload.arm.run.time_limit_s
+    return INFINITE_NS if limit_s is None else round(limit_s * NS_PER_S)
 
 
 def build_participant(
-    workload: Workload,
-    node: int,
-    *,
-    clock: Clock,
-    transport: Transport,
-    recorder: Recorder,
-    listener: Listener,
+    workload: Workload, node: int, *, medium: Medium, recorder: Recorder, listener: Listener
 ) -> Participant:
     """Node ``node`` of ``workload``, with its initial model, and its algorithm."""
     arm, composition = workload.arm, workload.composition
@@ -172,19 +187,30 @@ def build_participant(
     learner = workload.loaded.learner(shard, composition.sgd)
     learner.x[:] = workload.initial(node)
     algorithm: Algorithm = composition.algorithm(composition.local_steps(int(shard.size)))
+    traffic = Traffic()
+    journal = Journal(
+        node=node,
+        medium=medium,
+        traffic=traffic,
+        recorder=recorder,
+        evaluation=workload.evaluation(node),
+        listener=listener,
+    )
+    run = arm.run
     made = Node(
         id=node,
         n=arm.nodes,
         learner=learner,
         sizes=[int(np.prod(shape)) for _, shape in composition.task.shapes()],
         seeds=composition.seeds,
-        clock=clock,
-        transport=transport,
-        recorder=recorder,
-        evaluation=workload.evaluation(node),
-        listener=listener,
-        schedule=Schedule(max_rounds=arm.run.max_rounds, test_after=arm.run.test_after),
+        medium=medium,
+        durations=partial(composition.compute.duration_ns, node),
+        schedule=Schedule(
+            max_rounds=run.max_rounds, test_after=run.test_after, limit_ns=limit_ns(workload)
+        ),
         synchronous=algorithm.synchronous,
+        traffic=traffic,
+        journal=journal,
     )
     return Participant(made, algorithm)
 
@@ -192,4 +218,48 @@ def build_participant(
 def build_observer(workload: Workload, recorder: Recorder) -> Observer:
     """The observer of ``workload``; writes its header."""
     recorder.write("header", **workload.header(None))
-    return Observer(n=workload.arm.nodes, evaluation=workload.evaluation(None), recorder=recorder)
+    arm, grid = workload.arm, None
+    if not synchronous(workload):
+        every = arm.run.test_after
+        grid = Grid(every * workload.composition.compute.nominal_ns, every)
+    return Observer(n=arm.nodes, evaluation=workload.evaluation(None), recorder=recorder, grid=grid)
+
+
+class Emulation:
+    """Timekeeper and emulated network of one run, and what is to be told of them afterwards.
+
+    Args:
+        workload: the run.
+        run: its id.
+    """
+
+    def __init__(self, workload: Workload, run: bytes) -> None:
+        composition, n = workload.composition, workload.arm.nodes
+        compute = composition.compute
+        ledger = Ledger(n)
+        self._trace = Trace(_TRACED_ROUNDS * compute.nominal_ns)
+        self._links = Links(composition.network, ledger, self._trace)
+        self._header: dict[str, Value] = {
+            "run": run.hex(),
+            "arm": workload.arm.name,
+            "seed": composition.seeds.run_seed,
+            "nodes": n,
+            **describe(composition.network, [compute.nominal_of_ns(node) for node in range(n)]),
+        }
+        self.timekeeper = Timekeeper(
+            self._links, ledger, eager=[synchronous(workload)] * n, limit_ns=limit_ns(workload)
+        )
+
+    def write(self, recorder: Recorder, reason: str, cpu_s: float) -> None:
+        """Close the accounts and write ``network.jsonl``; also of a run that was cut short."""
+        end_ns = self.timekeeper.now_ns
+        self._links.close(end_ns)
+        write_network_log(
+            recorder,
+            self._links,
+            self._trace,
+            header=self._header,
+            end_ns=end_ns,
+            reason=reason,
+            cpu_s=cpu_s,
+        )

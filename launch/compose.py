@@ -1,4 +1,4 @@
-"""The only place where algorithms, topologies, fragments and tasks meet.
+"""The only place where algorithms, topologies, fragments, tasks and networks meet.
 
 ``compose`` makes the parts of one run and reads no data; ``check`` does so for every arm and seed and tells
 all that is wrong; ``shards`` and ``evaluation_rows`` deal rows once the data is loaded. Nothing here imports
@@ -8,8 +8,8 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from math import ceil, prod
 from typing import Any, TypeVar
 
@@ -20,30 +20,51 @@ from decentral.config import Arm, Experiment, Part
 from decentral.config.problems import common, sentence, shown
 from decentral.errors import ConfigError
 from decentral.fragments import Fragmenter
+from decentral.network.compute import ComputeModel
+from decentral.network.model import NetworkModel
 from decentral.seeding import Seeds
 from decentral.tasks.base import Examples, LoadedTask, Partitioner, Sgd, Split, Task, size_of
 from decentral.topology import Topology
 from launch import parts
+from launch.algorithms import build_algorithm, build_topology, check_algorithm, sent_models, takes_topology
+from launch.emulation import build_compute, build_network, check_compute
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Composition:
-    """All parts of one run: an arm under one seed."""
+    """All parts of one run: an arm under one seed.
+
+    Attributes:
+        topology: None where the algorithm chooses recipients itself.
+        network: the emulated network.
+        compute: emulated cost of computing; its nominal time is a placeholder while ``measured``.
+    """
 
     arm: Arm
     seeds: Seeds
-    topology: Topology
+    topology: Topology | None
     fragmenter: Fragmenter
     task: Task
     partitioner: Partitioner
+    network: NetworkModel
+    compute: ComputeModel
 
     @property
     def sgd(self) -> Sgd:
         """The settings of local training."""
         train = self.arm.train
         return Sgd(lr=train.lr, batch=train.batch, momentum=train.momentum, weight_decay=train.weight_decay)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the nominal time of a round is still to be measured on this machine (``timed``)."""
+        return self.arm.compute.time_per_round == "measured"
+
+    def timed(self, nominal_ns: int) -> Composition:
+        """This run with ``nominal_ns`` as the nominal time of a local round."""
+        return replace(self, compute=replace(self.compute, nominal_ns=nominal_ns))
 
     def local_steps(self, rows: int) -> int:
         """H of a node whose shard has ``rows`` rows: as given, or full epochs of ceil(rows / b) steps."""
@@ -56,8 +77,12 @@ class Composition:
         Raises:
             ConfigError: its settings are impossible, or do not go with the topology.
         """
-        given = {"local_steps": local_steps, "topology": self.topology, "fragmenter": self.fragmenter}
-        return parts.build("algorithm", self.arm.algorithm, given)
+        return build_algorithm(self.arm, local_steps, self.topology, self.fragmenter)
+
+    @cached_property
+    def volume(self) -> float | None:
+        """Whole models that a node sends per round, mean over nodes; None if the algorithm does not tell."""
+        return sent_models(self.algorithm(local_steps=1), self.topology, self.arm)
 
 
 def compose(arm: Arm, seed: int) -> Composition:
@@ -68,22 +93,27 @@ def compose(arm: Arm, seed: int) -> Composition:
     """
     seeds = Seeds(seed)
     problems: list[str] = []
-    # K comes first: a topology may hold one graph per fragment.
     task = _attempt(problems, lambda: _task(arm))
-    if task is not None:
-        _attempt(problems, lambda: _fragments_fit(arm, task))
     fragmenter = Fragmenter(count=arm.fragments.count, map=arm.fragments.map, seeds=seeds)
-    given = {"n": arm.nodes, "seeds": seeds, "fragments": arm.fragments.count}
-    topology = _attempt(problems, lambda: parts.build("topology", arm.topology, given))
+    topology = _attempt(problems, lambda: build_topology(arm, seeds))
     partitioner = _attempt(problems, lambda: parts.build("partition", arm.data.partition, {}))
-    if task is None or topology is None or partitioner is None:
-        _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
+    network = _attempt(problems, lambda: build_network(arm.network, arm.nodes, seeds))
+    _attempt(problems, lambda: check_compute(arm))
+    _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
+    if task is None or partitioner is None or network is None or problems:
         raise ConfigError(problems)
-    composition = Composition(arm, seeds, topology, fragmenter, task, partitioner)
-    _attempt(problems, lambda: _algorithm_fits(composition))
-    if problems:
+    _attempt(problems, lambda: _fragments_fit(arm, task))
+    algorithm = _attempt(problems, lambda: build_algorithm(arm, 1, topology, fragmenter))
+    if algorithm is None:
         raise ConfigError(problems)
-    return composition
+    _attempt(problems, lambda: check_algorithm(arm, algorithm, network))
+    d = size_of(task.shapes())
+    compute = _attempt(
+        problems, lambda: build_compute(arm, seeds, d, lambda: sent_models(algorithm, topology, arm))
+    )
+    if compute is None or problems:
+        raise ConfigError(problems)
+    return Composition(arm, seeds, topology, fragmenter, task, partitioner, network, compute)
 
 
 def check(experiment: Experiment) -> None:
@@ -92,9 +122,26 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: all problems of all arms, each once.
     """
-    found = {f'arm "{arm.name}"': _problems(arm, experiment.seeds) for arm in experiment.arms}
+    arms = settled(experiment).arms
+    found = {f'arm "{arm.name}"': _problems(arm, experiment.seeds) for arm in arms}
     if problems := common(found):
         raise ConfigError(problems)
+
+
+def settled(experiment: Experiment) -> Experiment:
+    """``experiment`` without graphs that an arm inherited and cannot use.
+
+    A graph that all arms share is meant for those that take one, so others ignore it; a graph that an arm
+    asked for itself, or that no arm can use, is left for ``compose`` to refuse.
+    """
+    takers = {arm.name for arm in experiment.arms if takes_topology(arm)}
+    ignoring = {
+        name for name, keys in experiment.inherited.items() if "topology" in keys and takers - {name}
+    } - takers
+    arms = [
+        arm.model_copy(update={"topology": None}) if arm.name in ignoring else arm for arm in experiment.arms
+    ]
+    return experiment.model_copy(update={"arms": tuple(arms)})
 
 
 def _problems(arm: Arm, seeds: Sequence[int]) -> list[str]:
@@ -114,7 +161,7 @@ def complete(experiment: Experiment) -> Experiment:
     Raises:
         ConfigError: a part is unknown or its settings are impossible; call ``check`` first for all problems.
     """
-    return experiment.model_copy(update={"arms": tuple(map(_complete_arm, experiment.arms))})
+    return experiment.model_copy(update={"arms": tuple(map(_complete_arm, settled(experiment).arms))})
 
 
 def _complete_arm(arm: Arm) -> Arm:
@@ -123,7 +170,8 @@ def _complete_arm(arm: Arm) -> Arm:
     return arm.model_copy(
         update={
             "algorithm": parts.completed("algorithm", arm.algorithm),
-            "topology": parts.completed("topology", arm.topology),
+            "topology": arm.topology and parts.completed("topology", arm.topology),
+            "network": parts.completed("network", arm.network),
             "data": arm.data.model_copy(update={"settings": task.settings, "partition": partition}),
         }
     )
@@ -152,15 +200,6 @@ def _fragments_fit(arm: Arm, task: Task) -> None:
     if count > d:
         expectation = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
         raise ConfigError(sentence("fragments.count", count, expectation, f"use at most {d} fragments"))
-
-
-def _algorithm_fits(composition: Composition) -> None:
-    arm = composition.arm
-    built = composition.algorithm(local_steps=1)
-    if arm.fragments.count > 1 and "fragmenter" not in parts.fields_of(type(built)):
-        expectation = f"algorithm {shown(arm.algorithm.name)} sends whole models"
-        step = "use 1 fragment or another algorithm such as mosaic"
-        raise ConfigError(sentence("fragments.count", arm.fragments.count, expectation, step))
 
 
 def _check_data(composition: Composition) -> None:

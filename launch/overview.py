@@ -9,12 +9,9 @@ from decentral.config import SHIPPED, Arm, Experiment
 from decentral.errors import ConfigError
 from decentral.tasks.base import size_of
 from launch import parts
-from launch.compose import Composition, compose
+from launch.compose import compose, settled
 
 FLOAT_BYTES = 4
-SAMPLED_NODES = 64
-"""Traffic is the mean over at most so many nodes: enough for any graph, cheap for 1000 nodes."""
-
 KINDS: tuple[tuple[str, parts.Kind], ...] = (
     ("algorithms", "algorithm"),
     ("topologies", "topology"),
@@ -51,19 +48,20 @@ class ArmPlan:
     Attributes:
         arm: the arm.
         parameters: d, model size.
-        messages: sent per node and round, mean over nodes in round 0.
+        messages: sent per node and round, mean over nodes in round 0; None where the algorithm does not tell.
         bytes: payload sent per node and round likewise, every fragment taken as d/K parameters.
     """
 
     arm: Arm
     parameters: int
-    messages: float
-    bytes: float
+    messages: float | None
+    bytes: float | None
 
     @property
-    def total_bytes(self) -> float:
-        """Payload that all nodes send in a whole run."""
-        return self.bytes * self.arm.nodes * self.arm.run.max_rounds
+    def total_bytes(self) -> float | None:
+        """Payload that all nodes send in a whole run; None where that or the number of rounds is unknown."""
+        rounds = self.arm.run.max_rounds
+        return None if self.bytes is None or rounds is None else self.bytes * self.arm.nodes * rounds
 
 
 def arm_plan(arm: Arm, seed: int) -> ArmPlan:
@@ -73,18 +71,10 @@ def arm_plan(arm: Arm, seed: int) -> ArmPlan:
         ConfigError: the arm is impossible.
     """
     composition = compose(arm, seed)
-    d = size_of(composition.task.shapes())
-    messages = _messages(composition)
-    return ArmPlan(arm, d, messages, messages * d * FLOAT_BYTES / arm.fragments.count)
-
-
-def _messages(composition: Composition) -> float:
-    arm, topology = composition.arm, composition.topology
-    step = -(-arm.nodes // SAMPLED_NODES)
-    sampled = range(0, arm.nodes, step)
-    return sum(len(topology.targets(i, 0, k)) for i in sampled for k in range(arm.fragments.count)) / len(
-        sampled
-    )
+    d, volume = size_of(composition.task.shapes()), composition.volume
+    if volume is None:
+        return ArmPlan(arm, d, None, None)
+    return ArmPlan(arm, d, volume * arm.fragments.count, volume * d * FLOAT_BYTES)
 
 
 PLAN_HEADER = ("arm", "algorithm", "topology", "n", "rounds", "K", "d", "messages", "sent", "sent in a run")
@@ -97,12 +87,23 @@ def plan_rows(experiment: Experiment) -> list[list[str]]:
         ConfigError: an arm is impossible.
     """
     rows = []
-    for arm in experiment.arms:
+    for arm in settled(experiment).arms:
         plan = arm_plan(arm, experiment.seeds[0])
-        numbers = [arm.nodes, arm.run.max_rounds, arm.fragments.count, plan.parameters]
-        traffic = [f"{plan.messages:.4g}", size(plan.bytes), size(plan.total_bytes)]
-        rows.append([arm.name, arm.algorithm.name, arm.topology.name, *map(str, numbers), *traffic])
+        graph = arm.topology.name if arm.topology else "-"
+        messages = "-" if plan.messages is None else f"{plan.messages:.4g}"
+        traffic = [
+            messages,
+            *("-" if count is None else size(count) for count in (plan.bytes, plan.total_bytes)),
+        ]
+        numbers = [arm.nodes, _length(arm), arm.fragments.count, plan.parameters]
+        rows.append([arm.name, arm.algorithm.name, graph, *map(str, numbers), *traffic])
     return rows
+
+
+def _length(arm: Arm) -> str:
+    rounds, limit_s = arm.run.max_rounds, arm.run.time_limit_s
+    ends = [str(rounds)] if rounds is not None else []
+    return " or ".join(ends + ([f"{limit_s:g} s"] if limit_s is not None else []))
 
 
 def processes(experiment: Experiment, executor: str) -> str:

@@ -1,7 +1,8 @@
 """Where names become classes, and tables of settings become instances.
 
 Algorithms are the modules of ``nodes/`` and topologies those of ``topologies/``, each called like its module;
-tasks and partitioners are found by name in the modules of ``decentral.tasks`` and ``decentral.partition``.
+tasks, partitioners and networks are found by name in the modules of ``decentral.tasks``,
+``decentral.partition`` and ``decentral.network``.
 ``package.module:Class`` works everywhere a name works. Nothing here imports torch.
 """
 
@@ -21,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
+import decentral.network
 import decentral.partition
 import decentral.tasks
 import nodes
@@ -30,13 +32,14 @@ from decentral.config.explain import explain
 from decentral.config.problems import choose, dotted, sentence
 from decentral.errors import ConfigError
 
-Kind: TypeAlias = Literal["algorithm", "topology", "task", "partition"]
+Kind: TypeAlias = Literal["algorithm", "topology", "task", "partition", "network"]
 
 PATHS: Mapping[Kind, str] = {
     "algorithm": "algorithm",
     "topology": "topology",
     "task": "data",
     "partition": "data.partition",
+    "network": "network",
 }
 """Where each kind of part stands in the file."""
 
@@ -45,6 +48,7 @@ INJECTED: Mapping[Kind, Mapping[str, str]] = {
     "topology": {"n": "nodes", "seeds": "seeds", "fragments": "fragments.count"},
     "task": {},
     "partition": {},
+    "network": {},
 }
 """Fields that a part gets from the experiment instead of its own table, and the key each comes from."""
 
@@ -53,12 +57,14 @@ _PACKAGES: Mapping[Kind, tuple[ModuleType, str]] = {
     "topology": (topologies, "TOPOLOGY"),
     "task": (decentral.tasks, "TASKS"),
     "partition": (decentral.partition, "PARTITIONERS"),
+    "network": (decentral.network, "NETWORKS"),
 }
 _METHODS: Mapping[Kind, tuple[str, ...]] = {
     "algorithm": ("run",),
     "topology": ("targets", "sources", "symmetric"),
     "task": ("metric", "check", "shapes", "load"),
     "partition": ("split",),
+    "network": ("build",),
 }
 _CLASS_PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 # What importing a module that is absent or broken raises; anything else is a bug worth its traceback.
@@ -130,6 +136,15 @@ def fields_of(cls: type) -> set[str]:
     return {field.name for field in dataclasses.fields(cls) if field.init}
 
 
+def needs(cls: type, name: str) -> bool:
+    """Whether the dataclass ``cls`` cannot be made without the argument ``name``."""
+    missing = dataclasses.MISSING
+    return any(
+        field.name == name and field.init and field.default is missing and field.default_factory is missing
+        for field in dataclasses.fields(cls)
+    )
+
+
 def settings_model(cls: type, injected: Iterable[str]) -> type[BaseModel]:
     """A strict model of the settings of the dataclass ``cls``: its fields less the injected ones.
 
@@ -181,9 +196,10 @@ def settings(kind: Kind, part: Part) -> BaseModel:
     Raises:
         ConfigError: the part is unknown or its settings are impossible, all problems at once.
     """
-    model = settings_model(resolve(kind, part.name), INJECTED[kind])
+    cls = resolve(kind, part.name)
+    model = settings_model(cls, INJECTED[kind])
     path = PATHS[kind]
-    foreign = INJECTED[kind].keys() & part.settings.keys()
+    foreign = INJECTED[kind].keys() & part.settings.keys() & fields_of(cls)
     own = {key: value for key, value in part.settings.items() if key not in foreign}
     problems = [
         sentence(

@@ -28,6 +28,16 @@ class JobFolder:
         """JSON lines of the observer."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def network(self) -> Path:
+        """Log of the emulated network."""
+        return self.path / "network.jsonl"
+
+    @property
+    def fidelity(self) -> Path:
+        """How well paced links kept their promises under the wall clock."""
+        return self.path / "fidelity.json"
+
     def model(self, node: int) -> Path:
         """Final flat model of one node."""
         return self.path / "models" / f"{node:03d}.npy"

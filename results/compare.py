@@ -14,6 +14,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from results.delivery import bytes_per_node
 from results.metrics import (
     JOB,
     across_seeds,
@@ -25,10 +26,12 @@ from results.metrics import (
     with_averages,
 )
 from results.read import Run
+from results.target import target_of, target_over_seeds, time_to_target
 
 FINAL, LAST_ROUND, NOTHING = "final evaluation", "last common round", "no evaluation"
 STATISTICS = ("node_avg", "node_std", "avg_model", "consensus", "best", "worst")
-COSTS = ("bytes_per_node", "rounds", "time_s", "wall_s")
+COSTS = ("made_per_node", "delivered_per_node", "bytes_per_node", "rounds", "time_s", "wall_s")
+TARGETS = ("time_to_target", "speedup")
 PAIRED = ("node_avg", "avg_model", "node_std")
 
 
@@ -38,14 +41,16 @@ def summary(run: Run) -> pd.DataFrame:
     Returns:
         ``row`` (seed or arm), arm, seed (empty for an arm), n (seeds in it), state, complete, basis, round
         (at which ``basis`` was measured; the largest over nodes), nodes, expected, nonfinite, the
-        ``STATISTICS``, ``COSTS``, and for arms the half-width of each as ``<name>_ci``.
+        ``STATISTICS``, ``COSTS``, ``target`` and the ``TARGETS`` (infinite: never), and for arms the
+        half-width of each as ``<name>_ci``.
     """
     seeds = per_seed(run).assign(row="seed", n=1)
     arms = comparison(run).assign(row="arm")
     names = ["row", "arm", "seed", "n", "seeds", "state", "complete", "basis", "round", "nodes", "expected"]
-    values = [f"{name}{suffix}" for name in (*STATISTICS, *COSTS) for suffix in ("", "_ci")]
+    values = [f"{name}{suffix}" for name in (*STATISTICS, *COSTS, *TARGETS) for suffix in ("", "_ci")]
     parts = [part.astype({"arm": object}) for part in (seeds, arms)]
-    return pd.concat(parts, ignore_index=True).reindex(columns=[*names, "nonfinite", *values])
+    columns = [*names, "nonfinite", *values, "target", "reached", "never"]
+    return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
 
 def per_seed(run: Run) -> pd.DataFrame:
@@ -56,7 +61,12 @@ def per_seed(run: Run) -> pd.DataFrame:
     table["basis"] = table["basis"].fillna(NOTHING)
     said = pd.Series([job.wall_s for job in run.jobs], dtype=np.float64)
     table["wall_s"] = said.fillna(table["wall_s"])
-    return table
+    target = target_of(run)
+    table["target"] = math.nan if target is None else target.value
+    if target is None:
+        return table.assign(time_to_target=math.nan)
+    times = time_to_target(run, target.value).rename(columns={"time_s": "time_to_target"})
+    return table.merge(times, on=JOB, how="left")
 
 
 def comparison(run: Run) -> pd.DataFrame:
@@ -66,7 +76,8 @@ def comparison(run: Run) -> pd.DataFrame:
         arm, n (seeds that count), counted (which), seeds (how many were asked for), complete, basis, round,
         the ``STATISTICS`` and ``COSTS`` as means over the n seeds with the half-width of the 95 % t-interval
         as ``<name>_ci`` (NaN if n is 1), and ``nonfinite`` (diverged ones) of ``nodes``, both summed over the
-        n seeds.
+        n seeds. Beside these, over all seeds of which it is known: ``target``, the ``TARGETS``, and in how
+        many the target was ``reached``, ``never`` reached, or ``unfinished`` (``target.target_over_seeds``).
     """
     seeds = per_seed(run)
     values = [*STATISTICS, *COSTS]
@@ -85,7 +96,11 @@ def comparison(run: Run) -> pd.DataFrame:
     table["basis"] = [bases.get(arm, NOTHING) for arm in table["arm"]]
     numbers = [counted.loc[counted["arm"] == arm, "seed"] for arm in table["arm"]]
     table["counted"] = [", ".join(str(number) for number in seeds) for seeds in numbers]
-    return table
+    times = seeds[[*JOB, "time_to_target"]].rename(columns={"time_to_target": "time_s"})
+    reached = target_over_seeds(times.loc[seeds["target"].notna() & (seeds["basis"] != NOTHING)])
+    reached = reached.rename(columns={"time_s": "time_to_target", "time_s_ci": "time_to_target_ci"})
+    table = table.merge(reached.drop(columns="n"), on="arm", how="left")
+    return table.assign(target=seeds["target"].max() if len(seeds) else math.nan)
 
 
 def arm_values(run: Run) -> pd.DataFrame:
@@ -107,6 +122,7 @@ def arm_values(run: Run) -> pd.DataFrame:
                 then = curves[curves["round"] == common.max()]
                 # What it had cost by that round; real seconds are known for whole jobs only.
                 cost = {"bytes_per_node": then["total_bytes"], "rounds": then["round"].astype(np.float64)}
+                cost |= {"made_per_node": then["made_bytes"], "delivered_per_node": np.nan}
                 parts.append(then.assign(basis=LAST_ROUND, wall_s=np.nan, **cost))
         else:
             parts.append(group[group["bytes_per_node"].notna()])
@@ -216,4 +232,5 @@ def _costs(run: Run) -> pd.DataFrame:
     """Means over nodes at the end of every job; times of its slowest node."""
     groups = last_counters(run).groupby(JOB, observed=True, sort=True)
     means = {"bytes_per_node": ("total_bytes", "mean"), "rounds": ("round", "mean")}
-    return groups.agg(**means, time_s=("time_s", "max"), wall_s=("wall_s", "max")).reset_index()
+    table = groups.agg(**means, time_s=("time_s", "max"), wall_s=("wall_s", "max")).reset_index()
+    return table.merge(bytes_per_node(run), on=JOB, how="left")

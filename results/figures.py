@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from results import plots
+from results import linkplots, plots, timeplots
 from results.metrics import JOB, curve_rows, final_rows
+from results.panels import split_of
 from results.read import Run
 from results.style import SEEDS_DRAWN
+from results.target import target_of
+from results.timeline import timeline
 
 
 @dataclass(frozen=True)
@@ -27,28 +30,69 @@ class Drawn:
 def draw_all(run: Run) -> list[Drawn]:
     """All figures that the run has data for, in the order of the report."""
     band = _band(run)
+    target = target_of(run)
+    origin = "" if target is None else target.origin
     score = run.metric.title[:1].upper() + run.metric.title[1:]
     plan: list[tuple[str, str, Callable[[Run], Figure | None], str]] = [
+        (
+            "score_time",
+            f"{score} over time",
+            timeplots.score_over_time,
+            "Mean over nodes; at every point in time each node counts with its last evaluation at or before "
+            "it. All arms are read on one grid; lines join the points since the last of which a node of the "
+            f"arm was evaluated. Time is the run's clock since the start barrier, evaluation left out. {band}",
+        ),
+        (
+            "time_to_target",
+            "Time to target",
+            timeplots.target_bars,
+            "When the mean over nodes first was as good as the target, read at every evaluation of any node: "
+            "mean over seeds, 95 % t-interval, and every seed as a dot. Open: never, though it ran that long. "
+            f"{origin}",
+        ),
+        (
+            "score_bytes",
+            f"{score} over traffic",
+            timeplots.score_over_bytes,
+            "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes, mean over nodes, at the "
+            "same points in time, without headers. Attempted: handed to the network; sent: left the node whole. "
+            f"1 MB is 10\u2076 bytes. {band}",
+        ),
+        (
+            "timeline",
+            "Computation and transfers",
+            timeline,
+            "The first seed of every arm; nodes with the fastest and the slowest uplinks. Upper bars: local "
+            "training. Lower bars: transfers in progress on the node's uplink, one row for each at a time. "
+            "Triangles: messages that were still queued and were dropped when the node refilled its queue.",
+        ),
+        (
+            "fates",
+            "What became of messages",
+            linkplots.fate_bars,
+            "Sums over all links, mean over seeds. Replaced: arrived, but superseded by a newer message before "
+            "it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by loss, at "
+            "the end of the run.",
+        ),
+        (
+            "utilisation",
+            "Utilisation of uplinks",
+            linkplots.utilisation_of_uplinks,
+            "One mark is one node of one seed; bars are means. Share of the run in which the uplink was busy.",
+        ),
+        (
+            "staleness_rounds",
+            "Staleness",
+            timeplots.staleness_over_rounds,
+            "Own round minus round of the message, mean over the messages that a node aggregated in a round and "
+            f"over the nodes that aggregated any. Synchronous arms have none. {band}",
+        ),
         (
             "score_rounds",
             f"{score} over local rounds",
             plots.score_over_rounds,
             "Solid: mean over nodes of each node's score. Dashed: score of the mean model. "
-            f"{_measured_on(run)} {band}",
-        ),
-        (
-            "score_time",
-            f"{score} over time",
-            plots.score_over_time,
-            "Mean over nodes; at every point in time each node counts with its last evaluation at or before "
-            f"it. Time is the run's clock since the start barrier, evaluation left out. {band}",
-        ),
-        (
-            "score_bytes",
-            f"{score} over traffic",
-            plots.score_over_bytes,
-            "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes that a node had sent, "
-            f"mean over nodes, at the same evaluations, without headers. 1 MB is 10\u2076 bytes. {band}",
+            f"{_measured_on(run)}{_own_rounds(run)} {band}",
         ),
         (
             "spread_rounds",
@@ -68,7 +112,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "Consensus distance",
             plots.consensus_over_rounds,
             "Mean over nodes of the l2 distance (not squared) between a node's model and the mean model, "
-            f"over all parameters. Points at a distance of 0 (common initial model) are not drawn. {band}",
+            "over all parameters. Points at a distance of 0 (common initial model) are not drawn."
+            f"{_own_rounds(run)} {band}",
         ),
         (
             "loss_rounds",
@@ -97,11 +142,21 @@ def _band(run: Run) -> str:
     )
 
 
+def _own_rounds(run: Run) -> str:
+    """A sentence on mean models where nodes reach the same round at different times."""
+    if not (run.rounds["staleness"] > 0).any():
+        return ""
+    return (
+        " Asynchronous arms: a node counts at its own local round; mean models and consensus distances are "
+        "taken at common times, shown at the rounds that nominal compute times give by then."
+    )
+
+
 def _measured_on(run: Run) -> str:
     rows = curve_rows(run.evaluations)
     samples = sorted(set(rows.loc[~rows["final"], "samples"].dropna()))
     count = f"{samples[0]:,.0f} fixed rows of the" if len(samples) == 1 else "the"
-    return f"Models are evaluated after aggregation on {count} {plots.split_of(run)} split."
+    return f"Models are evaluated after aggregation on {count} {split_of(run)} split."
 
 
 def _final_on(run: Run) -> str:

@@ -172,3 +172,15 @@ def _discovered(path: Path, relative: str) -> Job | None:
     if _is_int(seed) or (isinstance(seed, str) and seed.isdecimal()):
         return Job(arm if isinstance(arm, str) else path.parent.name, int(seed), relative, "unknown")
     return None
+
+
+def count_of(nodes: Sequence[int], total: int) -> str:
+    """``3 of 60 nodes (0-1, 7)``."""
+    spans: list[list[int]] = []
+    for node in nodes:
+        if spans and node == spans[-1][1] + 1:
+            spans[-1][1] = node
+        else:
+            spans.append([node, node])
+    listed = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    return f"{len(nodes)} of {total} nodes ({listed})"

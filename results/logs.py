@@ -18,7 +18,8 @@ Event: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 
 KINDS = ("round", "evaluation", "end")
-_TEXT = frozenset({"split", "reason", "model_sha256"})
+_OF_A_ROUND = frozenset({"round", "evaluation"})
+_TEXT = frozenset({"split", "reason", "model_sha256", "outcome"})
 _PLAIN = frozenset({float, int, type(None)})
 
 
@@ -53,19 +54,23 @@ class _Findings:
         return tuple(found)
 
 
-def read_log(path: Path) -> Log:
+def read_log(path: Path, kinds: Sequence[str] = KINDS) -> Log:
     """Read one JSON-lines file; damage is reported in ``problems``, and all whole lines are kept.
 
     A last line that was cut off (its writer was killed) costs that line only. A file with an unknown schema
     version is read as far as its fields are known, and reported.
+
+    Args:
+        path: the file.
+        kinds: events besides the header that such a file has; others are counted and left out.
     """
     findings = _Findings()
     try:
         content = path.read_bytes()
     except OSError as error:
-        return Log({}, {kind: () for kind in KINDS}, (f"cannot be read: {error.strerror}",))
+        return Log({}, {kind: () for kind in kinds}, (f"cannot be read: {error.strerror}",))
     header: Event = {}
-    events: dict[str, list[Event]] = {kind: [] for kind in KINDS}
+    events: dict[str, list[Event]] = {kind: [] for kind in kinds}
     for event in _lines(content, findings):
         kind = event.get("event")
         if kind == "header":
@@ -73,9 +78,9 @@ def read_log(path: Path) -> Log:
                 findings.sentences.append("a second header was ignored: two writers used one file")
             else:
                 header = event
-        elif kind == "end" or (kind in KINDS and _is_round(event.get("round"))):
+        elif kind in kinds and (kind not in _OF_A_ROUND or _is_round(event.get("round"))):
             events[kind].append(event)
-        elif kind in KINDS:
+        elif kind in kinds:
             findings.unknown[f"{kind} without a round"] = (
                 findings.unknown.get(f"{kind} without a round", 0) + 1
             )
@@ -83,7 +88,7 @@ def read_log(path: Path) -> Log:
             findings.unknown[str(kind)] = findings.unknown.get(str(kind), 0) + 1
     if not header:
         findings.sentences.append(
-            "has no header: metric and node are taken from the other files and its name"
+            "has no header: what it would say is taken from its name and the other files, or missing"
         )
     elif header.get("v") != SCHEMA_VERSION:
         findings.sentences.append(

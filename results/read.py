@@ -12,10 +12,16 @@ import numpy as np
 import pandas as pd
 
 from decentral.errors import ConfigError
-from results.jobs import Job, Problem, arms_of, planned_jobs, read_json
+from results.fidelity import Fidelity, read_fidelity
+from results.jobs import Job, Problem, arms_of, count_of, planned_jobs, read_json
 from results.logs import KINDS, Columns, Event, columns, read_log
+from results.network import Network, read_network
 
-COUNTERS = ("total_bytes", "total_meta", "made", "sent", "received", "replaced", "dropped")
+# The last two came with the emulated network: NaN in older logs.
+COUNTERS = (
+    *("total_bytes", "total_meta", "made", "sent", "received", "replaced", "dropped"),
+    *("made_bytes", "dropped_bytes"),
+)
 _TIMES = ("round", "time_s", "wall_s")
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "round": (*_TIMES, "train_s", "wait_s", "train_loss", *COUNTERS, "staleness"),
@@ -69,6 +75,8 @@ class Run:
         evaluations: node level: arm, seed, node and ``FIELDS["evaluation"]``; ``score`` is ``test_<metric>``.
         averages: observer level: arm, seed and ``FIELDS["average"]``.
         ends: node level: arm, seed, node and ``FIELDS["end"]``.
+        network: link level: what the emulated networks did; without rows where there was none.
+        fidelity: of every job that says how well it kept its promises, which those under a wall clock do.
         problems: everything that was not as promised.
     """
 
@@ -81,6 +89,8 @@ class Run:
     evaluations: pd.DataFrame
     averages: pd.DataFrame
     ends: pd.DataFrame
+    network: Network
+    fidelity: tuple[Fidelity, ...]
     problems: tuple[Problem, ...]
 
     @property
@@ -102,6 +112,14 @@ class Run:
     def arms(self) -> tuple[str, ...]:
         """Names in the order of the experiment."""
         return tuple(dict.fromkeys(job.arm for job in self.jobs))
+
+    @property
+    def target(self) -> float | None:
+        """The score that the experiment names as its target (``target`` in resolved.json), None without."""
+        asked = self.resolved.get("target")
+        if isinstance(asked, int | float) and not isinstance(asked, bool) and abs(asked) < 1e300:
+            return float(asked)
+        return None
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
@@ -142,6 +160,8 @@ def read_run(folder: Path) -> Run:
         evaluations=tables.frame("evaluation", arms),
         averages=tables.frame("average", arms),
         ends=tables.frame("end", arms),
+        network=read_network(folder, read_jobs, arms, problems),
+        fidelity=read_fidelity(folder, read_jobs, problems),
         problems=tuple(problems),
     )
 
@@ -186,9 +206,9 @@ class _Tables:
         job = replace(job, nodes=nodes, found=len(reached), ended=len(ended))
         where = job.folder or ""
         if missing := sorted(set(range(nodes)) - set(reached)):
-            self._problems.append(Problem(where, f"no log of {_count(missing, nodes)}"))
+            self._problems.append(Problem(where, f"no log of {count_of(missing, nodes)}"))
         if unfinished := sorted(set(reached) - ended):
-            self._problems.append(Problem(where, f"no end event of {_count(unfinished, nodes)}"))
+            self._problems.append(Problem(where, f"no end event of {count_of(unfinished, nodes)}"))
         return replace(job, rounds=(min(reached.values()), max(reached.values()))) if reached else job
 
     def _read_observer(self, folder: Path, job: Job) -> None:
@@ -266,15 +286,3 @@ def _stack(chunks: Iterable[Columns], name: str) -> Any:
         return np.concatenate(parts)
     kind = {"arm": object, "split": object, "reason": object, "model_sha256": object, "final": bool}
     return np.array([], dtype=kind.get(name, np.float64))
-
-
-def _count(nodes: Sequence[int], total: int) -> str:
-    """``3 of 60 nodes (0-1, 7)``."""
-    spans: list[list[int]] = []
-    for node in nodes:
-        if spans and node == spans[-1][1] + 1:
-            spans[-1][1] = node
-        else:
-            spans.append([node, node])
-    listed = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
-    return f"{len(nodes)} of {total} nodes ({listed})"

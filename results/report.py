@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from results.atomic import write_atomic
+from results.cells import Cell, Table, words
 from results.compare import (
     COSTS,
     FINAL,
@@ -23,11 +22,20 @@ from results.compare import (
     paired,
     summary,
 )
+from results.delivery_tables import (
+    accounting_table,
+    fidelity_banner,
+    staleness_table,
+    target_table,
+    traffic_table,
+    utilisation_table,
+)
+from results.emulation import emulation_facts, emulation_table
+from results.fidelity import NOT_CHECKED, NOT_TRUSTWORTHY
 from results.figures import Drawn, draw_all
 from results.jobs import Job
-from results.metrics import traffic
 from results.provenance import provenance, setting_rows
-from results.read import COUNTERS, Run, read_run
+from results.read import Run, read_run
 from results.style import encode
 from results.tables import (
     DASH,
@@ -37,28 +45,12 @@ from results.tables import (
     difference,
     diverged,
     few_seeds,
+    present,
     quantities,
     seed_rows,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of a table: its text and, where it is the best of its column or a warning, a CSS class."""
-
-    text: str
-    look: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Headings and rows; the first ``words`` columns are text, the others numbers."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    words: int = 1
 
 
 def write_report(folder: Path) -> Path:
@@ -97,12 +89,24 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
     compared = comparison(run)
     differences, pairs_note = paired_table(run)
     differing, common = setting_rows(run)
+    reached, origin = target_table(run)
+    headings, emulated = emulation_table(run)
+    verdicts = [said.verdict for said in run.fidelity]
     return environment.get_template("report.html.j2").render(
         run=run,
         facts=facts(run),
         banner=banner(run),
         comparison=comparison_table(run, compared, STATISTICS),
-        costs=comparison_table(run, compared, COSTS),
+        costs=comparison_table(run, compared, present(run, compared, COSTS)),
+        target=reached,
+        target_origin=origin,
+        fidelity=fidelity_banner(run),
+        doubtful=verdicts.count(NOT_TRUSTWORTHY),
+        unchecked=verdicts.count(NOT_CHECKED),
+        accounting=accounting_table(run),
+        utilisation=utilisation_table(run),
+        staleness=staleness_table(run),
+        emulation=words(headings, emulated, len(headings)) if emulated else None,
         best_is_marked=bool(best_arms(run, compared)),
         comparable=comparable(compared) or len(compared) < 2,
         intervals=bool((compared["n"] > 1).any()),
@@ -118,11 +122,6 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
     )
 
 
-def words(headings: Sequence[str], rows: Sequence[Sequence[str]], count: int) -> Table:
-    """A table of plain text cells of which the first ``count`` columns are words."""
-    return Table(headings, [[Cell(text) for text in row] for row in rows], count)
-
-
 def facts(run: Run) -> list[tuple[str, str]]:
     """What to know before any number: arms, seeds, nodes, metric, clock."""
     nodes = sorted({job.nodes for job in run.jobs if job.nodes})
@@ -134,6 +133,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("nodes", ", ".join(map(str, nodes)) or DASH),
         ("score", f"{run.metric.title} ({better[run.metric.higher_is_better]})"),
         ("clock", clock_of(run) or DASH),
+        *emulation_facts(run),
     ]
 
 
@@ -219,37 +219,3 @@ def paired_table(run: Run, most: int = 15) -> tuple[Table | None, str]:
 
 def _look(separated: bool | None) -> str:
     return "best" if separated else ""
-
-
-def traffic_table(run: Run) -> Table | None:
-    """Messages and bytes of every job, summed over its nodes, with what the counters leave open."""
-    table = traffic(run)
-    if table.empty:
-        return None
-    rows = []
-    for _, row in table.iterrows():
-        counts = {name: row[name] for name in COUNTERS}
-        waiting = counts["made"] - counts["sent"] - counts["dropped"]
-        underway = counts["sent"] - counts["received"]
-        numbers = [counts["made"], counts["sent"], counts["dropped"], waiting, counts["received"], underway]
-        numbers += [counts["replaced"], counts["total_bytes"] / 1e6, counts["total_meta"] / 1e6]
-        cells = [Cell(str(row["arm"])), Cell(str(row["seed"]))]
-        cells += [
-            Cell(_number(number, decimals=1 if place > 6 else 0)) for place, number in enumerate(numbers)
-        ]
-        rows.append(cells)
-    headings = [
-        "arm",
-        "seed",
-        "made",
-        "sent",
-        "dropped",
-        f"made {MINUS} sent {MINUS} dropped",
-        "received",
-        f"sent {MINUS} received",
-    ]
-    return Table([*headings, "replaced", "payload (MB)", "headers (MB)"], rows, 2)
-
-
-def _number(value: float, decimals: int) -> str:
-    return DASH if np.isnan(value) else f"{value:,.{decimals}f}".replace(",", "\u202f").replace("-", MINUS)

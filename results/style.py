@@ -83,12 +83,13 @@ def printable(text: str) -> str:
     return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
-def new_figure(panels: int = 1, height: float = 3.15) -> tuple[Figure, list[Axes]]:
-    """An empty figure, 5.6 inches wide, with ``panels`` axes side by side."""
+def new_figure(panels: int = 1, height: float = 3.15, *, stacked: bool = False) -> tuple[Figure, list[Axes]]:
+    """An empty figure, 5.6 inches wide, with ``panels`` axes side by side, or ``stacked`` over one x axis."""
+    rows, columns = (panels, 1) if stacked else (1, panels)
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(5.6, height), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)
-    return figure, list(axes[0])
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=stacked)
+    return figure, list(axes.flat)
 
 
 def draw_curve(
@@ -224,6 +225,20 @@ def arm_legend(figure: Figure, styles: Sequence[ArmStyle]) -> None:
         columns = len(styles) if sum(lengths) <= _ROW else max(1, _ROW // max(lengths))
         figure.legend(
             handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.4, handlelength=2.2
+        )
+
+
+def patch_legend(figure: Figure, handles: Sequence[Any], columns: int | None = None) -> None:
+    """Put labelled ``handles`` above the axes, in one row unless ``columns`` says otherwise."""
+    with mpl.rc_context(_RC):
+        count = len(handles) if columns is None else columns
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=count,
+            columnspacing=1.2,
+            handlelength=1.3,
+            fontsize=7.8,
         )
 
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from results.compare import FINAL, NOTHING, best_arms, comparison, per_seed
+from results.compare import COSTS, FINAL, NOTHING, STATISTICS, best_arms, comparison, per_seed
+from results.fidelity import NOT_TRUSTWORTHY
 from results.read import Metric, Run
 
 DASH, MINUS = "\u2013", "\u2212"
 # With 3 values the 95 % t-interval is 4.3 standard errors to either side, with 2 it is 12.7; with 5, 2.8.
 FEW_SEEDS = 3
+NEVER = "never"
+TERMINAL_WIDTH = 120
+# In a terminal the least important columns, those at the end, give way.
+_PRIORITY = (
+    *("node_avg", "time_to_target", "made_per_node", "delivered_per_node", "avg_model", "node_std"),
+    *("bytes_per_node", "time_s", "wall_s", "rounds", "consensus", "best", "worst"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ def quantities(metric: Metric) -> dict[str, Quantity]:
         "consensus": Quantity("consensus distance", 1.0, 4),
         "best": Quantity(f"best node{unit}", scale, decimals),
         "worst": Quantity(f"worst node{unit}", scale, decimals),
+        "made_per_node": Quantity("attempted per node (MB)", 1e-6, 1),
+        "delivered_per_node": Quantity("delivered per node (MB)", 1e-6, 1),
         "bytes_per_node": Quantity("sent per node (MB)", 1e-6, 1),
         "rounds": Quantity("rounds", 1.0, 0),
         "time_s": Quantity("time (s)", 1.0, 1),
@@ -72,6 +83,29 @@ def difference(metric: Metric, statistic: str) -> Quantity:
     """How a paired difference of ``statistic`` is shown: percentage points for shares."""
     shown = quantities(metric)[statistic]
     return Quantity(f"{statistic} (pp)" if metric.percent else statistic, shown.scale, shown.decimals)
+
+
+def present(run: Run, table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Those of the columns ``names`` of ``compare`` that a run has: what came with later logs may be absent."""
+    always = {*STATISTICS, "bytes_per_node", "rounds", "time_s", "wall_s"}
+    return [name for name in names if name in always or table[name].notna().any()]
+
+
+def target_shown(run: Run, value: float) -> str:
+    """A target as people read it: ``60 %`` or ``1.25``."""
+    return f"{100 * value:g} %" if run.metric.percent else f"{value:g}"
+
+
+def time_to_target_of(row: pd.Series, decimals: int = 1) -> str:
+    """Seconds to target of a row of ``compare.comparison``; in words where a seed never got there."""
+    known = row["reached"] + row["never"]
+    if not known > 0:
+        return DASH
+    if row["never"] == known:
+        return NEVER
+    if row["never"] > 0:
+        return f"{NEVER} in {row['never']:.0f} of {known:.0f}"
+    return Quantity("", 1.0, decimals).interval(row["time_to_target"], row["time_to_target_ci"])
 
 
 def basis_of(row: pd.Series) -> str:
@@ -110,34 +144,73 @@ def few_seeds(table: pd.DataFrame) -> str:
     return f"With so few seeds ({seeds}) {reason}{advice}."
 
 
-def terminal_rows(run: Run) -> tuple[list[str], list[list[str]]]:
+def terminal_rows(run: Run, width: int = TERMINAL_WIDTH) -> tuple[list[str], list[list[str]]]:
     """Headings and one row of strings per arm, for a table in the terminal.
 
-    The best value of a column ends in ``*`` (see ``compare.best_arms``); arms that are incomplete, or
-    measured elsewhere than at their end, say so in the last column.
+    The best value of a column ends in ``*`` (see ``compare.best_arms``); arms that are incomplete, measured
+    elsewhere than at their end, or not trustworthy say so in the last column.
+
+    Args:
+        width: columns of the terminal, in characters. Columns are left out until the table fits, the least
+            important first; node_avg and what is said of the arm itself always stay.
     """
     shown = quantities(run.metric)
-    names = [name for name in shown if name != "time_s"]
     table = comparison(run)
     best = best_arms(run, table)
-    rows = []
-    for _, row in table.iterrows():
-        cells = [str(row["arm"]), f"{row['n']}/{row['seeds']}"]
-        for name in names:
-            mark = " *" if best.get(name) == row["arm"] else ""
-            cells.append(shown[name].interval(row[name], row[f"{name}_ci"]) + mark)
-        remarks = [] if row["basis"] == FINAL else [basis_of(row)]
-        remarks += [diverged(row)] if row["nonfinite"] else []
-        cells.append("; ".join((["yes"] if row["complete"] else ["no"]) + remarks))
-        rows.append(cells)
-    return ["arm", "seeds", *(shown[name].title for name in names), "complete"], rows
+    columns: dict[str, list[str]] = {}
+    for name in present(run, table, [*STATISTICS, *COSTS]):
+        marks = [" *" if best.get(name) == arm else "" for arm in table["arm"]]
+        values = [shown[name].interval(row[name], row[f"{name}_ci"]) for _, row in table.iterrows()]
+        cells = [value + mark for value, mark in zip(values, marks, strict=True)]
+        columns[name] = [_narrow(shown[name].title), *cells]
+    if table["target"].notna().any():
+        heading = f"to {target_shown(run, table['target'].iloc[0])} (s)"
+        columns["time_to_target"] = [heading, *(time_to_target_of(row) for _, row in table.iterrows())]
+    if clock_of(run).startswith("virtual"):
+        columns["time_s"][0] = "emulated (s)"
+    fixed = [
+        ["arm", *(str(arm) for arm in table["arm"])],
+        ["seeds", *(f"{row['n']}/{row['seeds']}" for _, row in table.iterrows())],
+        ["complete", *(_remarks(run, row) for _, row in table.iterrows())],
+    ]
+    kept: list[str] = []
+    for name in _PRIORITY:
+        if name in columns and (not kept or _width([*fixed, *(columns[k] for k in [*kept, name])]) <= width):
+            kept.append(name)
+    order = [name for name in ("node_avg", "time_to_target", *columns) if name in kept]
+    whole = [*fixed[:2], *(columns[name] for name in dict.fromkeys(order)), fixed[2]]
+    heading, *rows = (list(line) for line in zip(*whole, strict=True))
+    return heading, rows
+
+
+def _narrow(title: str) -> str:
+    return title.replace(" per node (MB)", " (MB)").replace("consensus distance", "consensus")
+
+
+def _remarks(run: Run, row: pd.Series) -> str:
+    remarks = ["yes" if row["complete"] else "no"]
+    remarks += [] if row["basis"] == FINAL else [basis_of(row)]
+    remarks += [diverged(row)] if row["nonfinite"] else []
+    doubted = any(said.arm == row["arm"] and said.verdict == NOT_TRUSTWORTHY for said in run.fidelity)
+    return "; ".join(remarks + ([NOT_TRUSTWORTHY.upper()] if doubted else []))
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    """Characters of a table with three between columns and one at either edge, as the terminal's has."""
+    return sum(max(map(len, column)) for column in columns) + 3 * len(columns) - 1
 
 
 def seed_rows(run: Run) -> tuple[list[str], list[list[str]]]:
     """Headings and one row of strings per (arm, seed)."""
     shown = quantities(run.metric)
+    table = per_seed(run)
+    names = present(run, table, list(shown))
+    timed = bool(table["target"].notna().any())
     rows = []
-    for _, row in per_seed(run).iterrows():
+    for _, row in table.iterrows():
         cells = [str(row["arm"]), str(row["seed"]), str(row["state"]), basis_of(row)]
-        rows.append([*cells, *(quantity.value(row[name]) for name, quantity in shown.items())])
-    return ["arm", "seed", "state", "measured at", *(quantity.title for quantity in shown.values())], rows
+        cells += [shown[name].value(row[name]) for name in names]
+        when = row["time_to_target"]
+        rows.append([*cells, *([NEVER if when == math.inf else Quantity("").value(when)] if timed else [])])
+    headings = ["arm", "seed", "state", "measured at", *(shown[name].title for name in names)]
+    return [*headings, *(["time to target (s)"] if timed else [])], rows

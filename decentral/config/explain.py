@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -81,8 +82,11 @@ def explain(
             continue
         key, value, expectation, step = _explained(detail, model, document, prefix, known)
         if key in found:  # members of a union, each with its own objection
-            if expectation not in found[key][2]:
-                found[key][2].append(expectation)
+            texts, former = found[key][2:]
+            if expectation not in texts:
+                texts.append(expectation.removeprefix("must be "))
+            step = step if step.startswith("did") else former
+            found[key] = (key, value, texts, step)
         else:
             found[key] = (key, value, [expectation], step)
     return [sentence(key, value, " or ".join(texts), step) for key, value, texts, step in found.values()]
@@ -114,8 +118,8 @@ def _explained(
         paths = [dotted(prefix, *where[:-1], name) for name in names]
         expectation, step = "is not a known key", _unknown_step(key, paths, model if known else None)
     elif kind == "literal_error" and field is not None:
-        options = [str(option) for option in getattr(field.annotation, "__args__", ())]
-        expectation = f"must be one of {', '.join(map(shown, options))}"
+        options = _options(field.annotation)
+        expectation = f"must be {'one of ' * (len(options) > 1)}{', '.join(map(shown, options))}"
         near = choose(value, options)
         step = near if near.startswith("did") else _example_step(field, leaf) or near
     elif kind in _BOUNDS:
@@ -123,12 +127,27 @@ def _explained(
         bound = context[name]
         exact = f"{bound:g}" if isinstance(bound, float) else str(bound)
         expectation, step = (text.format(exact) for text in texts)
-    elif kind in {"model_type", "model_attributes_type"} and field is not None and _is_part(field.annotation):
+    elif kind in {"model_type", "model_attributes_type"} and field is not None and _is_part(_model(field)):
         expectation, step = "must be a name or a table with a name", f'write {leaf} = "NAME"'
     else:
         expectation = _TYPES.get(kind) or detail["msg"].replace("Input should be", "must be").rstrip(".")
         step = _retyped(value, kind) or _example_step(field, leaf) or _TYPE_STEPS.get(kind, "correct it")
     return key, value, expectation, step
+
+
+def _options(annotation: Any) -> list[str]:
+    """Every string that ``annotation`` lists, also as a member of a union."""
+    if get_origin(annotation) is Literal:
+        return [str(option) for option in get_args(annotation)]
+    return [option for member in get_args(annotation) for option in _options(member)]
+
+
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    """The table that ``field`` holds, also where it may be left out."""
+    annotation = field.annotation
+    members = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    models = [each for each in members if isinstance(each, type) and issubclass(each, BaseModel)]
+    return models[0] if models else None
 
 
 def _is_part(table: object) -> bool:
@@ -156,8 +175,7 @@ def _field(
     table: type[BaseModel] | None = model
     field: FieldInfo | None = None
     for step in where:
-        inner = field.annotation if field is not None else model
-        table = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+        table = model if field is None else _model(field)
         field = table.model_fields.get(str(step)) if table else None
     return field, table
 
@@ -177,8 +195,8 @@ def _leaves(model: type[BaseModel], path: str) -> list[str]:
     """Dotted paths of all keys below ``model``."""
     paths = []
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = _model(field)
+        if inner is not None:
             paths += _leaves(inner, dotted(path, name))
         elif name != "settings":
             paths.append(dotted(path, name))
@@ -188,12 +206,12 @@ def _leaves(model: type[BaseModel], path: str) -> list[str]:
 def _example_step(field: FieldInfo | None, key: int | str) -> str:
     if field is None:
         return ""
-    inner = field.annotation
-    if isinstance(inner, type) and issubclass(inner, BaseModel):
-        names = [name for name, part in inner.model_fields.items() if part.is_required()]
-        return f"write a table with {', '.join(names)}" if names else "write a table"
     if field.examples:
         return f"write for example {key} = {shown(field.examples[0])}"
+    inner = _model(field)
+    if inner is not None:
+        names = [name for name, part in inner.model_fields.items() if part.is_required()]
+        return f"write a table with {', '.join(names)}" if names else "write a table"
     if not field.is_required() and field.default not in (None, ""):
         return f"write for example {key} = {shown(field.default)}"
     return ""

@@ -104,7 +104,8 @@ def _experiment(document: Table, changes: list[Override], problems: list[str], s
     # Defaults are judged alone first: their mistakes are told once, and even where every arm overrides them.
     _, own = _judge({**_armwise(top), "name": "defaults"}, tolerate=True)
     complete: list[Table] = []
-    for over in _arm_tables(document.get("arm", []), problems) or [{"name": _implicit_name(top)}]:
+    overs = _arm_tables(document.get("arm", []), problems) or [{"name": _implicit_name(top)}]
+    for over in overs:
         table = merged(_armwise(document), over)
         for change in by_all:
             table = merged(table, _armwise(change))
@@ -122,7 +123,10 @@ def _experiment(document: Table, changes: list[Override], problems: list[str], s
     problems += own + common(by_arm) + _name_problems(arms)
     if problems or header is None:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return Experiment(**header.model_dump(), arms=tuple(arms), source=source)
+    inherited = {
+        arm.name: _inherited(arm.name, top, over, changes) for arm, over in zip(arms, overs, strict=True)
+    }
+    return Experiment(**header.model_dump(), arms=tuple(arms), source=source, inherited=inherited)
 
 
 def _armwise(top: Table) -> Table:
@@ -173,6 +177,12 @@ def _address(tables: list[Table], changes: list[Override], problems: list[str]) 
             )
         for index in hits:
             tables[index] = merged(tables[index], change.table)
+
+
+def _inherited(name: str, top: Table, over: Table, changes: list[Override]) -> tuple[str, ...]:
+    """Keys of the arm ``name`` that neither its own table nor an override of this arm mentions."""
+    own = {*over, *(key for change in changes if change.arm == name for key in change.table)}
+    return tuple(key for key in _armwise(top) if key not in own)
 
 
 def _judge(table: Table, tolerate: bool = False) -> tuple[Arm | None, list[str]]:

@@ -15,7 +15,7 @@ Table = dict[str, Any]
 
 Path: TypeAlias = tuple[str, ...]
 
-_PARTS: set[Path] = {("algorithm",), ("topology",), ("data",), ("data", "partition")}
+_PARTS: set[Path] = {("algorithm",), ("topology",), ("network",), ("data",), ("data", "partition")}
 _NO_SETTINGS: dict[Path, Path] = {
     ("data",): ("partition", "validation")
 }  # keys of a part's table that do not belong to the part
@@ -96,7 +96,7 @@ def _table(value: Any, path: Path) -> Any:
 def canonical(arm: Mapping[str, Any]) -> Table:
     """``arm`` with every part as ``name`` and ``settings``; values of other types are left to the schema."""
     result = dict(arm)
-    for key in ("algorithm", "topology", "data"):
+    for key in ("algorithm", "topology", "network", "data"):
         if key in result:
             result[key] = _part(result[key], (key,))
     return result

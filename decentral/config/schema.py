@@ -141,13 +141,26 @@ class TrainSettings(Settings):
 
 
 class RunSettings(Settings):
-    """How long a run lasts, when it is measured and how it starts (algorithms.md D12, 3.5)."""
+    """How long a run lasts, when it is measured and how it starts (algorithms.md D12, 1.7, 3.5).
 
-    max_rounds: Annotated[int, Field(ge=1, examples=[60])]
+    A run ends after ``max_rounds`` local rounds of every node or after ``time_limit_s``, whichever comes
+    first. Seconds are those of ``clock``: emulated ones under the virtual clock, real ones under the wall's.
+    """
+
+    max_rounds: Annotated[int, Field(ge=1, examples=[60])] | None = None
+    time_limit_s: Annotated[float, Field(gt=0, le=1e9, examples=[800.0])] | None = None
+    clock: Literal["virtual", "wall"] = "virtual"
     test_after: Annotated[int, Field(ge=1, examples=[10])] = 10
     init: Annotated[str, AfterValidator(_init)] = "common"
     liveness_timeout_s: Annotated[float, Field(ge=0.1, le=1e6, examples=[300.0])] = 300.0
     save_models: bool = True
+
+    @model_validator(mode="after")
+    def _some_end(self) -> RunSettings:
+        if self.max_rounds is None and self.time_limit_s is None:
+            step = "add for example max_rounds = 60"
+            raise refusal("max_rounds or time_limit_s is required", step, "max_rounds", incomplete=True)
+        return self
 
     @property
     def perturbation(self) -> float | None:
@@ -165,22 +178,40 @@ class EvaluateSettings(Settings):
 
 
 class ComputeSettings(Settings):
-    """Emulated cost of computing, in seconds per local round; has no effect under a wall clock."""
+    """Emulated cost of computing, per node and local round; has no effect under a wall clock.
 
-    time_per_round: Annotated[float, Field(gt=0, examples=[1.0])] = 1.0
+    The nominal time is ``time_per_round`` seconds, or what training takes on this machine ("measured"), or
+    as long as communicating takes ("match_comm", DivShare's App. B): the bytes of a round over the fast
+    uplink ("nominal"), or the time in which this network without its stragglers delivers 99 % of a round's
+    messages ("calibrated"). ``recipients`` is the number of whole models that a node sends per round for
+    these two; without it, it is what the algorithm attempts. Factors and jitter apply to every kind.
+    """
+
+    time_per_round: Annotated[float, Field(gt=0, le=1e6)] | Literal["match_comm", "measured"] = 1.0
+    match_comm: Literal["nominal", "calibrated"] = "nominal"
+    recipients: Annotated[int, Field(ge=1, examples=[6])] | None = None
+    slow_nodes: Annotated[int, Field(ge=0)] = 0
+    slow_factor: Annotated[float, Field(ge=1, le=1e6)] = 5.0
+    slow_which: Literal["random", "first"] = "random"
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class Arm(Settings):
-    """One contender of a comparison, complete: what an agent on another host needs besides a seed."""
+    """One contender of a comparison, complete: what an agent on another host needs besides a seed.
+
+    ``topology`` is None where the algorithm chooses recipients itself; ``launch.compose`` requires or refuses
+    it.
+    """
 
     name: Annotated[str, Field(examples=["Mosaic K=16"]), AfterValidator(_arm_name)]
     nodes: Annotated[int, Field(le=100_000, examples=[16]), AfterValidator(_nodes)]
     algorithm: Part
-    topology: Part
+    topology: Part | None = None
     fragments: FragmentSettings = FragmentSettings()
     data: DataSettings
     train: TrainSettings
-    run: RunSettings
+    network: Part = Part(name="ideal")
+    run: Annotated[RunSettings, Field(examples=[{"max_rounds": 60}])]
     evaluate: EvaluateSettings = EvaluateSettings()
     compute: ComputeSettings = ComputeSettings()
 
@@ -213,10 +244,18 @@ class Header(Settings):
 
 
 class Experiment(Header):
-    """Every arm, to be run once per seed, and the text of the file it came from."""
+    """Every arm, to be run once per seed, and the text of the file it came from.
+
+    Attributes:
+        arms: in the order of the file.
+        source: the file.
+        inherited: by the name of an arm, the keys that it did not write itself but has from what all arms
+            share: an arm that cannot use such a table ignores it.
+    """
 
     arms: tuple[Arm, ...]
     source: str = ""
+    inherited: dict[str, tuple[str, ...]] = {}
 
     def resolved(self) -> dict[str, Any]:
         """All keys with the values that hold, defaults included, fit for JSON.

@@ -8,7 +8,7 @@ data mapped read-only, made once per host before nodes are forked, so that all o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -20,6 +20,8 @@ from decentral.arrays import FloatArray, IntArray
 Split: TypeAlias = Literal["train", "test"]
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 Scores: TypeAlias = Mapping[str, float]
+Poll: TypeAlias = Callable[[], None]
+"""Called between SGD steps: a node that trains still does what others wait for."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,17 @@ class Learner(Protocol):
         """The live flat model, shape (d,): ``train`` changes it in place and callers may write to it."""
         ...
 
-    def train(self, steps: int, rng: np.random.Generator) -> float:
+    def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps on ``x`` in place and return the mean training loss over them.
 
         Rows are drawn without replacement in an order reshuffled from ``rng`` at every call, wrapping
         into a new epoch (reshuffled again) when exhausted (algorithms.md 1.4).
+
+        Args:
+            steps: H.
+            rng: of this call.
+            poll: called after every step, or every few where they take less than a millisecond; it neither
+                reads nor writes ``x``.
         """
         ...
 

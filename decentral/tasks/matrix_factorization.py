@@ -11,7 +11,10 @@ import numpy as np
 from decentral.arrays import FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
 from decentral.model import batch_rows
-from decentral.tasks.base import Sgd, Shapes
+from decentral.tasks.base import Poll, Sgd, Shapes
+
+_TOGETHER = 128
+"""Batches between two polls: about a millisecond."""
 
 
 class Ratings(NamedTuple):
@@ -58,7 +61,7 @@ class MatrixFactorization:
         """The live flat model, shape (d,): user vectors, then item vectors."""
         return self._x
 
-    def train(self, steps: int, rng: np.random.Generator) -> float:
+    def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean over them of the batch's MSE.
 
         A model that diverges becomes inf or nan, and so does the loss.
@@ -70,15 +73,18 @@ class MatrixFactorization:
                 targets = self._values[batches]
                 step = self._sparse if self._velocity is None else self._dense
                 total += float(np.mean(step(pairs, targets).astype(np.float64) ** 2)) * len(batches)
+                if poll is not None:
+                    poll()
         return total / steps
 
     def _batches(self, steps: int, rng: np.random.Generator) -> Iterator[IntArray]:
-        """Positions in the shard, shape (batches, size): as many as follow each other with one size."""
+        """Positions in the shard, shape (batches, size): what follows each other with one size, cut."""
         rows, sizes = batch_rows(np.arange(len(self._values)), self._sgd.batch, steps, rng)
         start = 0
         for size, run in groupby(sizes):
             end = start + size * len(list(run))
-            yield rows[start:end].reshape(-1, size)
+            batches = rows[start:end].reshape(-1, size)
+            yield from (batches[first : first + _TOGETHER] for first in range(0, len(batches), _TOGETHER))
             start = end
 
     def _sparse(self, pairs: IntArray, targets: FloatArray) -> FloatArray:

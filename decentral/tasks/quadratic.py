@@ -19,7 +19,7 @@ from decentral.arrays import FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
 from decentral.model import batch_rows
 from decentral.seeding import Seeds
-from decentral.tasks.base import Examples, Metric, Scores, Sgd, Shapes, Split
+from decentral.tasks.base import Examples, Metric, Poll, Scores, Sgd, Shapes, Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ class QuadraticLearner:
         """The live flat model, shape (d,)."""
         return self._x
 
-    def train(self, steps: int, rng: np.random.Generator) -> float:
+    def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean of their batches' losses (without noise)."""
         rows, sizes = batch_rows(self._rows, self._sgd.batch, steps, rng)
         starts = np.cumsum([0, *sizes[:-1]])
@@ -159,6 +159,8 @@ class QuadraticLearner:
         # mean over a batch of 1/2 (x - o)' A (x - o), with the squares multiplied out.
         constants = np.add.reduceat(self._row_terms[rows], starts) / counts
         curved = np.einsum("ti,ti->t", visited @ self._matrix, visited)
+        if poll is not None:
+            poll()
         return float(0.5 * (curved - 2 * np.einsum("ti,ti->t", visited, pulls) + constants).mean())
 
     def _descend(self, shifts: FloatArray, visited: FloatArray) -> None:

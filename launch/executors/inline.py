@@ -10,16 +10,21 @@ from contextlib import ExitStack, closing, suppress
 import torch
 from threadpoolctl import threadpool_limits
 
-from decentral.clock import NS_PER_S
 from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
-from decentral.inline import InlineClock, Scheduler
-from decentral.messages import RUN_ID_BYTES, Kind
-from decentral.observer import Observer
+from decentral.inline import InlineWire, Scheduler
+from decentral.messages import RUN_ID_BYTES
 from decentral.records import FileRecorder
 from decentral.tasks.base import LoadedTask, Scores
-from decentral.transports.base import Batch
-from decentral.transports.memory import MemoryNetwork, MemoryTransport
-from launch.build import Participant, build_observer, build_participant, load_workload
+from decentral.virtual import VirtualMedium
+from launch.build import (
+    Emulation,
+    Participant,
+    build_observer,
+    build_participant,
+    limit_ns,
+    load_workload,
+    synchronous,
+)
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.process import save_model
@@ -37,24 +42,6 @@ class _DisplayListener:
 
     def evaluated(self, node: int, round_: int, scores: Scores) -> None:
         self._display.evaluated(node, round_, self._metric, scores[self._metric], scores["loss"])
-
-
-class _ObservedTransport(MemoryTransport):
-    """Hands snapshots to the observer at once, which needs no thread of its own."""
-
-    def __init__(self, network: MemoryNetwork, node: int, observer: Observer) -> None:
-        super().__init__(network, node)
-        self._observer = observer
-
-    def send(self, batches: Sequence[Batch]) -> int:
-        for_nodes = []
-        for destination, messages in batches:
-            if messages[0].kind is Kind.FRAGMENT:
-                for_nodes.append((destination, messages))
-                continue
-            for message in messages:
-                self._observer.add(message)
-        return super().send(for_nodes)
 
 
 class InlineExecutor:
@@ -97,27 +84,36 @@ class InlineExecutor:
         participants: list[Participant],
     ) -> None:
         workload = load_workload(job.arm, job.seed, self._tasks)
-        scheduler = Scheduler()
-        network = MemoryNetwork(scheduler, secrets.token_bytes(RUN_ID_BYTES))
+        run = secrets.token_bytes(RUN_ID_BYTES)
         listener = _DisplayListener(display, workload.composition.task.metric.name)
         metrics = logs.enter_context(closing(FileRecorder(job.folder.metrics)))
         observer = build_observer(workload, metrics)
-        compute_ns = round(job.arm.compute.time_per_round * NS_PER_S)
+        emulation = Emulation(workload, run)
+        scheduler = Scheduler(emulation.timekeeper, observer.add, run)
+        eager, limit = synchronous(workload), limit_ns(workload)
         for i in range(job.arm.nodes):
             recorder = logs.enter_context(closing(FileRecorder(job.folder.node_log(i))))
-            recorder.write("header", **workload.header(i), run=network.run.hex())
+            recorder.write("header", **workload.header(i), run=run.hex())
+            wire = InlineWire(scheduler, i, 4 * workload.d)
             participant = build_participant(
                 workload,
                 i,
-                clock=InlineClock(scheduler, i, compute_ns),
-                transport=_ObservedTransport(network, i, observer),
+                medium=VirtualMedium(node=i, wire=wire, eager=eager, limit_ns=limit),
                 recorder=recorder,
                 listener=listener,
             )
             participants.append(participant)
             scheduler.add(i, participant.run)
-        with interruption.calling(scheduler.interrupt):
-            scheduler.run()
+        network = logs.enter_context(closing(FileRecorder(job.folder.network)))
+        try:
+            with interruption.calling(scheduler.interrupt):
+                scheduler.run()
+        except BaseException as error:
+            reason = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(PreflightError):  # the disk may be what failed
+                emulation.write(network, reason, 0.0)
+            raise
+        emulation.write(network, "done", 0.0)
         for i, participant in enumerate(participants):
             if job.arm.run.save_models:
                 save_model(job.folder.model(i), participant.node.x)

@@ -9,6 +9,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from decentral.errors import ConfigError, DataError
+from decentral.network.model import NetworkModel
 from decentral.tasks.base import Examples, Metric, Shapes, Split
 
 if TYPE_CHECKING:
@@ -57,6 +58,59 @@ class Knobs:
 
     def run(self, node: object) -> None:
         """Does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rumor:
+    """An asynchronous algorithm that chooses recipients itself."""
+
+    synchronous: ClassVar[bool] = False
+
+    local_steps: int
+    fragmenter: Fragmenter
+    recipients: Annotated[int, Ge(1)] = 2
+
+    def check(self, n: int) -> None:
+        """Complain where there are too few others."""
+        if self.recipients >= n:
+            raise ConfigError(
+                f"algorithm.recipients = {self.recipients}: a node has {n - 1} others; use at most {n - 1}"
+            )
+        if n % 2:
+            raise ConfigError(f"rumor(n={n}): half the nodes are active, so n must be even; use n = {n + 1}")
+
+    def volume(self, n: int) -> float:
+        """Every node but one sends to ``recipients`` others."""
+        return self.recipients * (n - 1) / n
+
+    def run(self, node: object) -> None:
+        """Does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisper:
+    """An asynchronous algorithm that does not tell how much it sends, and takes a graph if there is one."""
+
+    local_steps: int
+    topology: Topology | None = None
+
+    def run(self, node: object) -> None:
+        """Does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """A network of one's own: every link has ``mbps``."""
+
+    mbps: Annotated[float, Gt(0)] = 8.0
+
+    def build(self, n: int, seeds: Seeds) -> NetworkModel:
+        """Rates of ``mbps``, no latency."""
+        if n > 20:
+            raise ConfigError(f"wire(n={n}): too many nodes; use at most 20")
+        rates = np.full(n, self.mbps * 1e6)
+        latency = np.zeros((1, 1), dtype=np.int64)
+        return NetworkModel(n=n, uplink_bps=rates, downlink_bps=rates, latency_ns=latency, seeds=seeds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ class Mistake:
         old: text of the file that makes way for ``new``; a regular expression.
         new: its replacement; with an empty ``old`` it goes to the end of the file.
         step: words of the next step.
+        rates: text of the file ``rates.json`` beside the experiment.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Mistake:
     old: str = ""
     new: str = ""
     step: str = ""
+    rates: str = ""
 
     def text(self) -> str:
         """The file."""
@@ -64,6 +66,18 @@ def by_set(id: str, assignment: str, key: str = "", value: str = "", step: str =
     """A mistake made on the command line; its key and value are those of the assignment unless given."""
     left, _, right = assignment.partition("=")
     return Mistake(id, key or left, value or right, (assignment,), step=step)
+
+
+def of_star(id: str, setting: str, step: str = "") -> Mistake:
+    """A mistake in a setting of the network ``star``."""
+    left, _, right = setting.partition("=")
+    return Mistake(id, f"network.{left}", right, ("network=star", f"network.{setting}"), step=step)
+
+
+def in_rates(id: str, rates: str, value: str, step: str = "") -> Mistake:
+    """A mistake in a file of rates and latencies for 4 nodes; ``value`` is what the sentence says of it."""
+    overrides = ("nodes=4", "topology.degree=2", "network={name='file', path='rates.json'}")
+    return Mistake(id, "network.path", value, overrides, step=step, rates=rates)
 
 
 MISTAKES = [
@@ -192,6 +206,134 @@ MISTAKES = [
     ),
     by_set("third-party class of another kind", f"algorithm={HERE}:Pairs", "algorithm.name", '"tests', "run"),
     by_set("missing data", "data.present=false", "data: line", "points.csv", step="data folder"),
+    # the network
+    by_set("unknown network", 'network="stars"', "network.name", step="did you mean star?"),
+    by_set("number for a network", "network=3", step='network = "NAME"'),
+    by_set("network without name", "network.stragglers=8", "network.name", "(not set)", step="network = {"),
+    of_star("unknown key of the network", "straglers=8", step="did you mean network.stragglers?"),
+    by_set("rates of the ideal network", "network={name='ideal', mode='pair'}", "network.mode", '"pair"'),
+    of_star("rate of zero", "fast_mbps=0", step="use 0.001 or more"),
+    of_star("negative rate", "fast_mbps=-60.0"),
+    of_star("infinite rate", "fast_mbps=inf"),
+    of_star("rate nan", "fast_mbps=nan"),
+    of_star("rate with a unit", 'fast_mbps="60Mbps"'),
+    of_star("negative latency", "latency_ms=-1", step="use 0 or more"),
+    of_star("infinite latency", "latency_ms=inf"),
+    of_star("negative jitter of the latency", "jitter_ms=-0.5"),
+    Mistake(
+        "more stragglers than nodes",
+        "network: star",
+        "stragglers=17",
+        ("network=star", "network.stragglers=17"),
+        step="at most 16",
+    ),
+    of_star("negative number of stragglers", "stragglers=-1"),
+    of_star("half a straggler", "stragglers=0.5"),
+    of_star("stragglers that are faster", "straggler_factor=0.2"),
+    of_star("negative spread", "sd_mbps=-0.5"),
+    of_star("unknown choice of stragglers", 'which="frist"', step="did you mean first?"),
+    of_star("no transfer at a time", "concurrency=0", step="use 1 or more"),
+    of_star("some transfers at a time", 'concurrency="some"'),
+    of_star("half a transfer at a time", "concurrency=1.5"),
+    of_star("unknown contention", 'contention="uplnk"', step="did you mean uplink?"),
+    of_star("number for a flag of the network", "abort_on_flush=1"),
+    of_star("negative overhead in bytes", "overhead_bytes=-600"),
+    of_star("negative overhead in time", "overhead_ms=-1"),
+    of_star("everything lost", "loss=1.0", step="below 1"),
+    of_star("negative loss", "loss=-0.1"),
+    of_star("loss that would stop a synchronous algorithm", "loss=0.1", step="asynchronous"),
+    by_set("unknown mode of AWS", "network={name='aws10', mode='pairs'}", "network.mode", '"pairs"', "pair?"),
+    by_set("unknown latencies of AWS", "network={name='aws10', latency='rtt'}", "network.latency", '"rtt"'),
+    by_set("file without path", "network=file", "network.path", "(not set)"),
+    by_set("absent file of rates", "network={name='file', path='no.json'}", "network.path", '"no.json"'),
+    by_set("file of rates of no known kind", "network={name='file', path='a.xml'}", "network.path", ".toml"),
+    in_rates("file of rates is no JSON", "{", "cannot be read", step="correct"),
+    in_rates("file of rates is a list", "[1]", "[1]", step="uplink_mbps"),
+    in_rates("file of no rates", "{}", "no table of rates"),
+    in_rates(
+        "unknown key in a file of rates", '{"uplnk_mbps": 1}', '"uplnk_mbps"', "did you mean uplink_mbps"
+    ),
+    in_rates("rates of three nodes", '{"uplink_mbps": [1, 1, 1]}', "3 entries", step="nodes = 3"),
+    in_rates("a rate of zero in a file", '{"downlink_mbps": [1, 1, 0, 1]}', "downlink_mbps[2] = 0"),
+    in_rates("a string among rates", '{"uplink_mbps": [1, "1", 1, 1]}', 'uplink_mbps[1] = "1"'),
+    in_rates("a rate nan in a file", '{"uplink_mbps": NaN}', "uplink_mbps = nan", step="0.001"),
+    in_rates("three rows", f'{{"pair_mbps": [{", ".join(["[1, 1, 1, 1]"] * 3)}]}}', "3 entries", step="4"),
+    in_rates(
+        "matrix not square",
+        f'{{"pair_mbps": [{", ".join(["[1, 1, 1]"] * 4)}]}}',
+        "pair_mbps[0] has 3 entries",
+    ),
+    in_rates("row that is no list", '{"latency_ms": [[0, 1, 1, 1], 1, 2, 3]}', "latency_ms[1] = 1"),
+    in_rates("negative latency in a file", '{"latency_ms": -1}', "latency_ms = -1", step="from 0"),
+    in_rates(
+        "latency nan in a matrix",
+        f'{{"latency_ms": [[0, 1, NaN, 1], {", ".join(["[0, 0, 0, 0]"] * 3)}]}}',
+        "latency_ms[0][2] = nan",
+    ),
+    # the end of a run and the cost of computing
+    Mistake("neither rounds nor a time limit", "run.max_rounds", "(not set)", old="max_rounds = 60"),
+    by_set("time limit of zero", "run.time_limit_s=0"),
+    by_set("negative time limit", "run.time_limit_s=-800.0"),
+    by_set("infinite time limit", "run.time_limit_s=inf"),
+    by_set("time limit with a unit", 'run.time_limit_s="800s"'),
+    by_set("time limit before the first round ends", "run.time_limit_s=0.5", step="longer"),
+    by_set("unknown clock", 'run.clock="real"', step='"virtual"'),
+    by_set("unknown time per round", 'compute.time_per_round="match_com"', step="match_comm"),
+    by_set("negative time per round", "compute.time_per_round=-1.5"),
+    by_set("bool for a time per round", "compute.time_per_round=true"),
+    by_set("time of an ideal network to match", "compute.time_per_round=match_comm", step="seconds"),
+    by_set("unknown way to match", 'compute.match_comm="calibrate"', step="did you mean calibrated?"),
+    by_set("no recipients", "compute.recipients=0"),
+    by_set("more recipients than others", "compute.recipients=16", step="at most 15"),
+    by_set("more slow nodes than nodes", "compute.slow_nodes=17", step="at most 16"),
+    by_set("negative number of slow nodes", "compute.slow_nodes=-1"),
+    by_set("slow nodes that are faster", "compute.slow_factor=0.5"),
+    by_set("unknown choice of slow nodes", 'compute.slow_which="randon"', step="did you mean random?"),
+    by_set("rounds of no time", "compute.jitter=1.0", step="below 1"),
+    by_set("negative jitter", "compute.jitter=-0.1"),
+    # algorithms and what they need
+    Mistake(
+        "no graph",
+        "topology",
+        "(not set)",
+        old=r"topology = \{.*?\}\n",
+        step='topology = { name = "regular"',
+    ),
+    by_set("a graph that no arm can use", f"algorithm={HERE}:Rumor", "topology", '"regular"', "remove"),
+    Mistake(
+        "a graph that its own arm cannot use",
+        "topology",
+        '"regular"',
+        (f"arm.second.algorithm={HERE}:Rumor", "arm.second.topology.dynamic=true"),
+        step="remove",
+    ),
+    by_set(
+        "more recipients than others in an algorithm",
+        f'arm.second.algorithm={{name="{HERE}:Rumor", recipients=16}}',
+        "algorithm.recipients",
+        "16",
+        "at most 15",
+    ),
+    Mistake(
+        "odd number of nodes for two roles",
+        "algorithm: rumor",
+        "n=15",
+        ("nodes=15", f"arm.second.algorithm={HERE}:Rumor"),
+        step="n = 16",
+    ),
+    Mistake(
+        "a volume that nobody knows",
+        "compute.recipients",
+        "(not set)",
+        (
+            f"algorithm={HERE}:Whisper",
+            "fragments.count=1",
+            "network=star",
+            "compute.time_per_round=match_comm",
+        ),
+        old=r"topology = \{.*?\}\n",
+        step="recipients = 6",
+    ),
     # the file and the flags
     Mistake("no TOML", "experiment", "line 3", old="nodes = 16", new="nodes 16", step="correct that line"),
     Mistake(

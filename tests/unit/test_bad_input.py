@@ -11,7 +11,7 @@ import pytest
 
 from decentral.config import load
 from decentral.errors import ConfigError
-from launch.compose import check, compose, evaluation_rows
+from launch.compose import check, compose, evaluation_rows, settled
 from tests.unit.mistakes import BASE, MISTAKES
 
 # key.path = value: expectation; next step     or     key.path: part(value): expectation; next step
@@ -31,7 +31,7 @@ def refuse(path: Path, overrides: tuple[str, ...]) -> ConfigError:
     try:
         experiment = load(path, overrides)
         check(experiment)
-        for arm in experiment.arms:
+        for arm in settled(experiment).arms:
             composition = compose(arm, experiment.seeds[0])
             loaded = composition.task.load()
             evaluation_rows(composition, loaded, loaded.examples.labels)
@@ -58,7 +58,9 @@ def assert_well_formed(problem: str) -> None:
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.id)
-def test_a_mistake_is_refused_in_one_sentence(mistake, write):
+def test_a_mistake_is_refused_in_one_sentence(mistake, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rates.json").write_text(mistake.rates, encoding="utf-8")
     error = refuse(write(mistake.text()), mistake.overrides)
     assert error.exit_code == 2
     for problem in error.problems:
@@ -74,7 +76,7 @@ def test_a_mistake_is_refused_in_one_sentence(mistake, write):
 
 
 def test_there_are_enough_mistakes_each_with_its_own_id():
-    assert len({mistake.id for mistake in MISTAKES}) == len(MISTAKES) >= 50
+    assert len({mistake.id for mistake in MISTAKES}) == len(MISTAKES) >= 150
 
 
 def test_the_experiment_without_mistake_is_accepted(write):

@@ -1,0 +1,288 @@
+"""A node in emulated time: its half of what ``decentral.timekeeper`` decides.
+
+Payloads are pushed late: a message stays with its sender until the timekeeper says that its transfer has
+started, so that what a flush drops costs nothing but its entry. Synchronous nodes, whose messages are all
+needed, push at once. A payload that is here before its message has arrived in emulated time is held.
+
+No wait can go in a circle: a node waits for payloads of transfers and for answers to requests that lie before
+its present, and serves those before everything else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeAlias, TypeVar
+
+from decentral.clock import NS_PER_S
+from decentral.errors import RunFailed
+from decentral.medium import Outgoing, Poll, Server
+from decentral.messages import Message
+from decentral.network.links import Item
+from decentral.network.model import INFINITE_NS
+from decentral.speech import ANY, Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
+
+T = TypeVar("T")
+
+Heard: TypeAlias = Telling | list[Message]
+"""From the timekeeper, or payloads from other nodes."""
+
+
+class Wire(Protocol):
+    """How a ``VirtualMedium`` reaches the timekeeper and the other nodes, in this process or another."""
+
+    @property
+    def meta_bytes(self) -> int:
+        """Header bytes sent so far."""
+        ...
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Frames refused so far, by reason."""
+        ...
+
+    def speak(self, speech: Speech) -> None:
+        """To the timekeeper; never blocks."""
+        ...
+
+    def leave(self, node: int, at_ns: int, drop: bool) -> None:
+        """To the timekeeper; never blocks."""
+        ...
+
+    def push(self, outgoing: Sequence[Outgoing]) -> None:
+        """Payloads to other nodes; never blocks."""
+        ...
+
+    def observe(self, message: Message) -> None:
+        """A snapshot to the observer; never blocks."""
+        ...
+
+    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
+        """The next thing heard, the timekeeper's first; None if there is none and not ``block``."""
+        ...
+
+
+class VirtualMedium:
+    """A ``Medium`` in emulated time.
+
+    Args:
+        node: its id.
+        wire: to the others.
+        eager: push payloads when they are put (synchronous algorithms).
+        limit_ns: the run's time limit, as the timekeeper knows it.
+    """
+
+    def __init__(self, *, node: int, wire: Wire, eager: bool, limit_ns: int = INFINITE_NS) -> None:
+        self.totals = Totals(0, 0, 0, 0)
+        self._node = node
+        self._wire = wire
+        self._eager = eager
+        self._limit_ns = limit_ns
+        self._now_ns = 0
+        self._promised_ns = 0
+        self._then_ns = 0
+        self._puts: list[Put] = []
+        self._sequence = 0
+        self._flushed_before = 0
+        self._store: dict[int, Outgoing] = {}
+        self._replies: dict[int, Outgoing] = {}
+        self._owed: set[int] = set()
+        self._held: defaultdict[int, dict[int, Message]] = defaultdict(dict)
+        self._unserved: deque[Served] = deque()
+        self._server: Server | None = None
+        self._answer: Answer | None = None
+        self._stopped: Stop | None = None
+
+    @property
+    def meta_bytes(self) -> int:
+        """Header bytes handed to the real transport so far."""
+        return self._wire.meta_bytes
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Arrived frames that were refused, by reason."""
+        return self._wire.refused
+
+    def now_ns(self) -> int:
+        """This node's present, in emulated nanoseconds since the start."""
+        return self._now_ns
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Emulated time passes in ``compute`` and ``wait`` only: nothing to do."""
+        yield
+
+    def serve(self, server: Server) -> None:
+        """From now on answer requests with ``server``."""
+        self._server = server
+
+    def compute(self, work: Callable[[Poll | None], T], duration_ns: int) -> tuple[T, list[Message]]:
+        """Run ``work``; ``duration_ns`` of emulated time have passed then."""
+        end_ns = self._now_ns + duration_ns
+        ahead = self._promised_ns < end_ns
+        if ahead:  # others need not wait for what this node does until then
+            self._speak(wake_ns=end_ns)
+        result = work(None if self._eager and self._server is None else self._poll)
+        self._now_ns = end_ns
+        if ahead or self._server is not None:
+            if not ahead:
+                self._speak(wake_ns=end_ns)
+            return result, self._hear(lambda: "the end of its compute window")
+        return result, []
+
+    def put(
+        self, outgoing: Sequence[Outgoing], *, role: Role, flush: bool = False, at_ns: int | None = None
+    ) -> None:
+        """Queue ``outgoing`` at ``at_ns`` (default now)."""
+        when_ns = self._now_ns if at_ns is None else at_ns
+        if when_ns < self._promised_ns:
+            raise RunFailed(
+                f"node {self._node} puts messages into its queue at {when_ns / NS_PER_S:.6f} s, after it "
+                f"collected those of this round; an algorithm must fill its queue before it collects"
+            )
+        items = []
+        if flush:
+            self._flushed_before = self._sequence
+        numbered = []
+        for destination, message in outgoing:
+            sequence = self._sequence
+            self._sequence += 1
+            tag = message.round if role == Role.KEEP else -2 - sequence if role == Role.REQUEST else message.round
+            items.append(Item(destination, message.nbytes, sequence, tag, message.fragment, role))
+            numbered.append((destination, message._replace(sequence=sequence)))
+        self._puts.append(Put(when_ns, flush, items))
+        if self._eager:
+            self._wire.push(numbered)
+        else:
+            for entry in numbered:
+                self._store[entry[1].sequence] = entry
+
+    def request(self, destination: int, message: Message) -> int:
+        """Queue a request; returns the tag of its answer."""
+        tag = -2 - self._sequence
+        self.put([(destination, message)], role=Role.REQUEST)
+        return tag
+
+    def collect(self, then_ns: int) -> list[Message]:
+        """All messages that have arrived by now."""
+        self._speak(wake_ns=self._now_ns, then_ns=then_ns)
+        return self._hear(lambda: "what has arrived by its present")
+
+    def wait(
+        self, *, tag: int, count: int, until_ns: int, then_ns: int, what: Callable[[], str]
+    ) -> list[Message]:
+        """Block until ``count`` messages tagged ``tag`` have arrived or it is ``until_ns``."""
+        until_ns = max(until_ns, self._now_ns)
+        self._speak(wake_ns=until_ns, tag=tag, count=count, then_ns=then_ns)
+        return self._hear(what)
+
+    def observe(self, message: Message) -> None:
+        """Hand a snapshot to the observer."""
+        self._wire.observe(message)
+
+    def leave(self, *, drop: bool) -> None:
+        """This node's rounds are over."""
+        if self._puts:
+            self._speak(wake_ns=self._now_ns)
+            self._hear(lambda: "the last answer")
+        self._wire.leave(self._node, self._now_ns, drop)
+
+    def linger(self) -> None:
+        """Go on serving until every node has left."""
+        while self._stopped is None:
+            self._take(self._wire.next(True, lambda: "the end of the other nodes"))
+            self._serve(wait=False)
+        self._serve(wait=True)
+        self._now_ns = self._stopped.at_ns if self._server is not None else self._now_ns
+        self.totals = self._stopped.totals
+
+    def _speak(self, *, wake_ns: int, tag: int = ANY, count: int = 0, then_ns: int = 0) -> None:
+        puts, self._puts = self._puts, []
+        self._then_ns = then_ns
+        self._wire.speak(Speech(self._node, self._now_ns, puts, tag, count, wake_ns, then_ns))
+
+    def _hear(self, what: Callable[[], str]) -> list[Message]:
+        while self._answer is None:
+            self._take(self._wire.next(True, what))
+            self._serve(wait=False)
+        answer, self._answer = self._answer, None
+        self._serve(wait=True)
+        self._now_ns = answer.at_ns
+        limited = answer.at_ns >= self._limit_ns
+        self._promised_ns = answer.at_ns + (0 if limited else self._then_ns)
+        self.totals = answer.totals
+        self._forget_flushed()
+        return [self._payload(sender, sequence) for sender, sequence in answer.arrived]
+
+    def _poll(self) -> None:
+        while (heard := self._wire.next(False, str)) is not None:
+            self._take(heard)
+        self._serve(wait=False)
+
+    def _take(self, heard: Heard | None) -> None:
+        match heard:
+            case Answer():
+                self._answer = heard
+                self._unserved.extend(heard.served)
+                self._start(heard.started)
+            case Notice():
+                self._unserved.extend(heard.served)
+                self._start(heard.started)
+            case Stop():
+                self._stopped = heard
+                self._unserved.extend(heard.served)
+                self._start(heard.started)
+            case list():
+                for message in heard:
+                    self._held[message.sender][message.sequence] = message
+
+    def _start(self, started: Sequence[int]) -> None:
+        """Push the payloads of ``started``; an answer that is not made yet follows when it is."""
+        ready = []
+        for sequence in started:
+            store = self._store if sequence >= 0 else self._replies
+            entry = store.pop(sequence, None)
+            if entry is None:
+                self._owed.add(sequence)
+            else:
+                ready.append(entry)
+        if ready:
+            self._wire.push(ready)
+
+    def _serve(self, *, wait: bool) -> None:
+        """Answer requests in their order, as far as their payloads are here, or all of them."""
+        while self._unserved:
+            requester, request, reply, ping = self._unserved[0]
+            if not ping and not wait and request not in self._held[requester]:
+                return
+            message = None if ping else self._payload(requester, request)
+            self._unserved.popleft()
+            if self._server is None:
+                raise RunFailed(f"node {self._node} got a request of node {requester} but serves none")
+            answer = self._server(requester, message)._replace(sequence=reply)
+            self._replies[reply] = (requester, answer)
+            if reply in self._owed:
+                self._owed.remove(reply)
+                self._start([reply])
+
+    def _payload(self, sender: int, sequence: int) -> Message:
+        """The payload of a message that has arrived in emulated time; it may have to come in real time."""
+        held = self._held[sender]
+        while sequence not in held:
+            self._take(
+                self._wire.next(True, lambda: f"the payload of message {sequence} of node {sender}")
+            )
+        message = held.pop(sequence)
+        if held and sequence >= 0:
+            # Messages of a pair arrive in order: what is older and still here was cut off in transfer.
+            for older in [number for number in held if 0 <= number < sequence]:
+                del held[older]
+        return message
+
+    def _forget_flushed(self) -> None:
+        store, before = self._store, self._flushed_before
+        for sequence in list(store):
+            if sequence >= before:
+                break
+            del store[sequence]
