@@ -1,4 +1,4 @@
-"""What runs in a forked process: one node, or the observer.
+"""What runs in a forked process: one node, the observer, or the timekeeper.
 
 Everything heavy was done before the fork (launch/zygote.py); what remains is to bind a socket, meet the
 others at the start barrier, run, and meet them again at the end, so that nobody's socket closes while a
@@ -21,15 +21,24 @@ from typing import Any, NoReturn
 import msgpack
 import numpy as np
 
-from decentral.clock import WallClock
 from decentral.errors import DecentralError, Interrupted
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
+from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import ZmqTransport
+from decentral.virtual import VirtualMedium
 from launch.board import Board
-from launch.build import Workload, build_observer, build_participant
+from launch.build import (
+    Emulation,
+    Workload,
+    build_observer,
+    build_participant,
+    limit_ns,
+    synchronous,
+)
 from launch.kernel import give_back_free_memory
 from launch.paths import JobFolder, unwritable
+from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 
 MAX_FAILURE_CHARACTERS = 20_000
 
@@ -39,7 +48,7 @@ class Assignment:
     """What a forked process needs to know beyond the workload.
 
     Args:
-        number: node id, or n for the observer.
+        number: node id, or n for the observer, or n + 1 for the timekeeper.
         run: run id, 8 bytes.
         sockets: folder of the run's ipc sockets.
         folder: where logs go.
@@ -100,7 +109,8 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _on_terminate)
-        body = _observe if assignment.number == workload.arm.nodes else _participate
+        n = workload.arm.nodes
+        body = {n: _observe, n + 1: _keep_time}.get(assignment.number, _participate)
         body(workload, assignment, channel)
         code = 0
     except Interrupted:
@@ -126,12 +136,20 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     recorder = FileRecorder(assignment.folder.node_log(number))
     recorder.write("header", **workload.header(number), run=assignment.run.hex())
     transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
-    clock = WallClock()
-    listener = MemberListener(channel, assignment.board, assignment.slot)
-    participant = build_participant(
-        workload, number, clock=clock, transport=transport, recorder=recorder, listener=listener
+    wire = ZmqWire(
+        node=number,
+        observer=workload.arm.nodes,
+        transport=transport,
+        folder=assignment.sockets,
+        batch_bytes=4 * workload.d,
+        timeout_s=run.liveness_timeout_s,
     )
-    _meet(channel, clock.start)
+    medium = VirtualMedium(
+        node=number, wire=wire, eager=synchronous(workload), limit_ns=limit_ns(workload)
+    )
+    listener = MemberListener(channel, assignment.board, assignment.slot)
+    participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
+    _meet(channel, lambda: None)
     try:
         participant.run()
     except BaseException as error:
@@ -165,6 +183,26 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     channel.tell("done")
     channel.await_order("release")
     transport.close()
+    recorder.close()
+
+
+def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> None:
+    recorder = FileRecorder(assignment.folder.network)
+    emulation = Emulation(workload, assignment.run)
+    endpoint = TimekeeperSocket(assignment.sockets)
+    with Terminated().heeded() as terminated:
+        _meet(channel, lambda: None)
+        try:
+            kept = endpoint.keep(emulation.timekeeper, terminated)
+        except DecentralError:
+            emulation.write(recorder, "failed", cpu_s())
+            raise
+        emulation.write(recorder, "done" if kept else "interrupted", cpu_s())
+    if not kept:
+        raise Interrupted("stopped by the supervisor")
+    channel.tell("done")
+    channel.await_order("release")
+    endpoint.close()
     recorder.close()
 
 

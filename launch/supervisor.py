@@ -1,6 +1,6 @@
 """Who is where in a job, and what to do about it: a pure state machine, no I/O.
 
-Members are the nodes 0..n-1 and the observer, number n. Events come from agents; the answer to each is the
+Members are the nodes 0..n-1, the observer, number n, and under emulated time the timekeeper, number n + 1. Events come from agents; the answer to each is the
 list of orders that it makes necessary. The first cause is kept; what fails afterwards is its consequence.
 """
 
@@ -41,14 +41,19 @@ class Supervisor:
     Args:
         hosts: host of every member, by member number.
         observer: number of the observer.
-        max_rounds: for messages.
+        timekeeper: number of the timekeeper; None under the wall clock.
+        max_rounds: for messages; None where only a time limit ends the run.
     """
 
-    def __init__(self, hosts: dict[int, str], *, observer: int, max_rounds: int) -> None:
+    def __init__(
+        self, hosts: dict[int, str], *, observer: int, max_rounds: int | None, timekeeper: int | None = None
+    ) -> None:
         self.members = {number: Member(host) for number, host in hosts.items()}
         self.state: JobState = "running"
         self.cause: str | None = None
-        self._observer = observer
+        self._others = {observer: ("the observer", "(it scores the nodes' mean model)")}
+        if timekeeper is not None:
+            self._others[timekeeper] = ("the timekeeper", "(it keeps emulated time)")
         self._max_rounds = max_rounds
         self._released = False
 
@@ -130,15 +135,16 @@ class Supervisor:
         return True
 
     def _name(self, number: int) -> str:
-        who = "the observer" if number == self._observer else f"node {number}"
+        who, _ = self._others.get(number, (f"node {number}", ""))
         return f"{who} on host {self.members[number].host}"
 
     def _where(self, number: int, phase: Phase) -> str:
-        if number == self._observer:
-            return "(it scores the nodes' mean model)"
+        if number in self._others:
+            return self._others[number][1]
         if phase in (Phase.STARTING, Phase.READY):
             return "before round 1"
-        return f"after round {self.members[number].round} of {self._max_rounds}"
+        of = "" if self._max_rounds is None else f" of {self._max_rounds}"
+        return f"after round {self.members[number].round}{of}"
 
 
 def _how(status: int) -> str:

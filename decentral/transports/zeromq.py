@@ -42,7 +42,15 @@ def ipc_address(folder: Path, node: int) -> str:
     Raises:
         PreflightError: the folder's path is too long for a Unix socket.
     """
-    path = folder / f"{node}.sock"
+    return check_ipc_path(folder / f"{node}.sock")
+
+
+def check_ipc_path(path: Path) -> str:
+    """The ZeroMQ address of a Unix socket.
+
+    Raises:
+        PreflightError: the path is too long for one.
+    """
     length = len(os.fsencode(path))
     if length > _IPC_PATH_LIMIT:
         raise PreflightError(
@@ -71,15 +79,17 @@ class ZmqTransport:
         self._folder = folder
         self._timeout_ms = -1 if timeout_s is None else int(timeout_s * 1000)
         address = ipc_address(folder, node)
-        self._context = zmq.Context(io_threads=1)
-        self._inbox = self._context.socket(zmq.PULL)
-        self._inbox.setsockopt(zmq.RCVHWM, 0)
-        self._inbox.setsockopt(zmq.MAXMSGSIZE, max(max_payload_bytes, MAX_HEADER_BYTES))
-        self._inbox.setsockopt(zmq.RCVTIMEO, self._timeout_ms)
+        self.context = zmq.Context(io_threads=1)
+        """Closed with everything in it by ``close``."""
+        self.inbox = self.context.socket(zmq.PULL)
+        """To be polled; read it with ``receive`` or ``receive_now``."""
+        self.inbox.setsockopt(zmq.RCVHWM, 0)
+        self.inbox.setsockopt(zmq.MAXMSGSIZE, max(max_payload_bytes, MAX_HEADER_BYTES))
+        self.inbox.setsockopt(zmq.RCVTIMEO, self._timeout_ms)
         try:
-            self._inbox.bind(address)
+            self.inbox.bind(address)
         except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
+            self.context.destroy(linger=0)
             what = f"cannot listen on {address}: {error}; look at the folder's rights and space"
             raise PreflightError(what) from error
         self._join_buffer: FloatArray = np.empty(0, dtype=np.float32)
@@ -105,9 +115,9 @@ class ZmqTransport:
                 frames.append(zmq.Frame(self._joined(messages).data, copy=True))
             else:
                 for message in messages:
-                    frame = shared.get(id(message))
+                    frame = shared.get(id(message.values))
                     if frame is None:
-                        frame = shared[id(message)] = zmq.Frame(message.values.data, copy=True)
+                        frame = shared[id(message.values)] = zmq.Frame(message.values.data, copy=True)
                     frames.append(frame)
             self._peer(destination).send_multipart(frames, copy=False)
         return header_bytes
@@ -119,7 +129,7 @@ class ZmqTransport:
         """
         while True:
             try:
-                frames = self._inbox.recv_multipart(copy=False)
+                frames = self.inbox.recv_multipart(copy=False)
             except zmq.Again as error:
                 raise StalledError(
                     f"node {self._node} heard nothing for {self._timeout_ms / 1000:g} s while it waited for "
@@ -130,21 +140,28 @@ class ZmqTransport:
             except WireError as refusal:
                 self.refused[refusal.reason] += 1
 
+    def receive_now(self) -> list[Message] | None:
+        """As ``receive`` where a batch is here already, else None."""
+        while self.inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            try:
+                return self._accept(self.inbox.recv_multipart(copy=False))
+            except WireError as refusal:
+                self.refused[refusal.reason] += 1
+        return None
+
     def close(self) -> None:
         """Close all sockets; unsent messages are lost.
 
         Blocks, at most the liveness timeout, for connections that were closed beyond the cap and whose
         destination does not read.
         """
-        self._context.destroy(linger=0)
+        self.context.destroy(linger=0)
 
     def _accept(self, frames: Sequence[zmq.Frame]) -> list[Message]:
         header = decode_header(frames[0].buffer, self._run)
         messages = decode_payload(header, [frame.buffer for frame in frames[1:]])
-        if not self._seen[header.sender].accept(header.sequence):
-            raise WireError(
-                "replayed", f"sequence {header.sequence} of node {header.sender} was already seen"
-            )
+        if not self._seen[header.sender].accept(header.batch):
+            raise WireError("replayed", f"batch {header.batch} of node {header.sender} was already seen")
         return messages
 
     def _joined(self, messages: Sequence[Message]) -> FloatArray:
@@ -165,7 +182,7 @@ class ZmqTransport:
             _, oldest = self._peers.popitem(last=False)
             # Not for ever: who reads nothing for the liveness timeout is gone, and close() waits for this.
             oldest.close(linger=self._timeout_ms)
-        socket = self._context.socket(zmq.PUSH)
+        socket = self.context.socket(zmq.PUSH)
         socket.setsockopt(zmq.SNDHWM, 0)
         socket.setsockopt(zmq.LINGER, -1)
         socket.connect(ipc_address(self._folder, destination))

@@ -59,8 +59,9 @@ class LocalExecutor:
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job`` on one process per node."""
         supervisor = Supervisor(
-            dict.fromkeys(range(job.arm.nodes + 1), HOST),
+            dict.fromkeys(range(job.arm.nodes + 2), HOST),
             observer=job.arm.nodes,
+            timekeeper=job.arm.nodes + 1,
             max_rounds=job.arm.run.max_rounds,
         )
         loop = _JobLoop(self._connected(), job, supervisor, display, interruption)

@@ -55,6 +55,7 @@ class Knobs:
     levels: tuple[float, ...] = (0.1, 0.2)
     limit: int | None = None
     flush: bool = True
+    share: Annotated[float, Gt(0)] | Literal["all", "half"] = 0.5
 
     def run(self, node: object) -> None:
         """Does nothing."""

@@ -9,7 +9,8 @@ from decentral.config import Arm, Experiment, load
 from decentral.errors import ConfigError
 from decentral.seeding import Seeds
 from decentral.tasks.base import Sgd
-from launch.compose import check, complete, compose, evaluation_rows, held_out, shards
+from launch import emulation
+from launch.compose import check, complete, compose, evaluation_rows, held_out, settled, shards
 
 HERE = "tests.unit.example_parts"
 TEXT = f"""
@@ -204,3 +205,136 @@ def test_rows_that_cannot_be_dealt_are_told_with_the_key(arm):
     made = compose(arm("data.rows=3"), 1)
     with pytest.raises(ConfigError, match=r"^data\.partition: iid"):
         shards(made, made.task.load())
+
+
+RUMOR = f"algorithm={HERE}:Rumor"
+MATCHED = ("network=star", "compute.time_per_round=match_comm")
+
+
+def test_the_network_and_its_stragglers_follow_the_seed(arm):
+    star = arm("network=star", "network.stragglers=2", "network.contention=both")
+    made, again, other = (compose(star, seed).network for seed in (1, 1, 2))
+    assert (made.n, made.contention, made.seeds) == (4, "both", Seeds(1))
+    assert np.array_equal(made.uplink_bps, again.uplink_bps)
+    assert not np.array_equal(made.uplink_bps, other.uplink_bps)
+    assert (made.uplink_bps < 20e6).sum() == 2
+    assert compose(arm(), 1).network.unlimited
+
+
+def test_a_network_of_ones_own_is_found_and_its_refusal_gets_the_key(arm, experiment):
+    made = compose(arm(f"network={{name='{HERE}:Wire', mbps=2}}"), 1)
+    assert made.network.uplink_bps.tolist() == [2e6] * 4
+    assert problems(experiment(f"network={HERE}:Wire", "nodes=22")) == (
+        "network: wire(n=22): too many nodes; use at most 20",
+    )
+
+
+def test_seconds_per_round_are_the_nominal_time(arm):
+    made = compose(arm("compute.time_per_round=0.25", "compute.slow_nodes=1", "compute.slow_which=first"), 1)
+    assert [made.compute.duration_ns(node, 0) for node in (0, 1)] == [1_250_000_000, 250_000_000]
+    assert not made.measured
+    jittered = compose(arm("compute.jitter=0.1"), 3).compute
+    assert (jittered.jitter, jittered.seeds) == (0.1, Seeds(3))
+
+
+def test_a_time_to_be_measured_is_filled_in_later(arm):
+    made = compose(arm("compute.time_per_round=measured", "run.time_limit_s=1e-3"), 1)
+    assert made.measured
+    assert made.compute.nominal_ns == 0
+    assert made.timed(7_000).compute.duration_ns(0, 0) == 7_000
+
+
+def test_nominal_matching_takes_the_volume_of_graph_algorithm_or_table(arm):
+    """d = 10 at 60 Mbit/s: 5333.3 ns for a whole model."""
+
+    def nominal_ns(*overrides: str) -> int:
+        return compose(arm(*MATCHED, *overrides), 1).compute.nominal_ns
+
+    assert nominal_ns() == 5333
+    assert nominal_ns("topology=complete") == 16_000
+    assert nominal_ns("compute.recipients=2") == 10_667
+    assert nominal_ns("network.stragglers=4", "network.fast_mbps=6.0") == 53_333
+    assert nominal_ns(f"network={HERE}:Wire") == 40_000
+
+
+def test_volume_of_an_algorithm_that_chooses_recipients_itself(experiment):
+    text = TEXT.replace(f'topology = "{HERE}:Pairs"', "")
+    (arm,) = experiment(RUMOR, *MATCHED, text=text).arms
+    made = compose(arm, 1)
+    assert made.topology is None
+    assert made.volume == 1.5
+    assert made.compute.nominal_ns == 8000
+    assert made.algorithm(local_steps=3).local_steps == 3
+
+
+def test_calibrated_matching_runs_the_network_without_its_stragglers(arm, monkeypatch):
+    calibrated = (*MATCHED, "compute.match_comm=calibrated", "network.latency_ms=0.5")
+    made = compose(arm(*calibrated), 1).compute.nominal_ns
+    assert made == compose(arm(*calibrated, "network.stragglers=4"), 1).compute.nominal_ns
+    # Fragments of 4, 3 and 3 parameters; every transfer is rounded up to a nanosecond.
+    assert 1_005_333 <= made <= 1_005_336
+    both = [*calibrated, "network.contention=both", "topology=complete"]
+    assert compose(arm(*both), 1).compute.nominal_ns > 1_016_000
+    assert compose(arm(*calibrated, "compute.recipients=3"), 1).compute.nominal_ns == pytest.approx(
+        1_016_000, abs=9
+    )
+    monkeypatch.setattr(emulation, "match_calibrated_ns", lambda *_, **__: pytest.fail("not remembered"))
+    assert compose(arm(*calibrated), 1).compute.nominal_ns == made
+
+
+def test_a_time_limit_must_leave_time_for_a_round(experiment):
+    (text,) = problems(experiment("run.time_limit_s=0.5"))
+    assert text.startswith("run.time_limit_s = 0.5: no node would finish a local round, which takes 1 s")
+    check(experiment("run.time_limit_s=0.5", "run.clock=wall"))
+    check(experiment("run.time_limit_s=0.95", "compute.jitter=0.1"))
+
+
+def test_loss_is_for_asynchronous_algorithms(experiment):
+    lossy = ("network={name='ideal', loss=0.1}", "fragments.count=1")
+    (text,) = problems(experiment(*lossy))
+    assert text.startswith('network.loss = 0.1: algorithm "mosaic" waits')
+    check(experiment(*lossy, f"algorithm={HERE}:Whisper"))
+
+
+def test_a_graph_that_all_arms_share_is_ignored_by_those_that_take_none(experiment):
+    shared = experiment(f"arm.b.{RUMOR}", text=TEXT + ARMS)
+    check(shared)
+    assert [arm.topology is None for arm in settled(shared).arms] == [False, True]
+    a, b = complete(shared).arms
+    assert a.topology is not None
+    assert b.topology is None
+    assert complete(shared).resolved()["arms"][1]["topology"] is None
+    assert compose(Arm.model_validate(b.model_dump(mode="json")), 1).topology is None
+
+
+def test_a_graph_of_an_arms_own_or_for_nobody_is_refused(experiment):
+    own = experiment(f"arm.b.{RUMOR}", "arm.b.topology.weight=2.0", text=TEXT + ARMS)
+    (text,) = problems(own)
+    assert text.startswith('arm "b": topology = "tests.unit.example_parts:Pairs": algorithm')
+    for nobody in (experiment(RUMOR), experiment(RUMOR, text=TEXT + ARMS)):
+        (text,) = problems(nobody)
+        assert text.startswith('topology = "tests.unit.example_parts:Pairs": algorithm')
+
+
+def test_a_missing_graph_is_refused_where_one_is_needed(experiment):
+    text = TEXT.replace(f'topology = "{HERE}:Pairs"', "")
+    (problem,) = problems(experiment(text=text))
+    assert problem.startswith('topology = (not set): algorithm "mosaic" needs a graph')
+    check(experiment(RUMOR, text=text))
+    check(experiment(f"algorithm={HERE}:Whisper", "fragments.count=1", text=text))
+
+
+def test_an_algorithm_checks_the_number_of_nodes(experiment):
+    text = TEXT.replace(f'topology = "{HERE}:Pairs"', "")
+    assert problems(experiment(RUMOR, "nodes=5", text=text)) == (
+        "algorithm: rumor(n=5): half the nodes are active, so n must be even; use n = 6",
+    )
+    assert problems(experiment(RUMOR, "algorithm.recipients=4", text=text)) == (
+        "algorithm.recipients = 4: a node has 3 others; use at most 3",
+    )
+
+
+def test_complete_fills_in_the_defaults_of_the_network(experiment):
+    (arm,) = complete(experiment("network=star")).resolved()["arms"]
+    settings = arm["network"]["settings"]
+    assert (settings["fast_mbps"], settings["concurrency"], settings["stragglers"]) == (60.0, 1, 0)

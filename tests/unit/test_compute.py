@@ -120,7 +120,7 @@ class TestNominal:
 class TestCalibrated:
     def test_with_uplinks_alone_it_is_the_nominal_time_and_the_latency(self) -> None:
         """All senders finish together, so 99 % of the messages are there in the last message's time."""
-        network = Star(latency_ms=10.0).build(8, SEEDS)
+        network = Star(fast_mbps=64.0, latency_ms=10.0).build(8, SEEDS)  # whole nanoseconds a message
         given = {"volume": 3, "parameters": 1000}
         found = match_calibrated_ns(network, **given, fragments=4, seeds=SEEDS)
         assert found == match_nominal_ns(network, **given) + 20 * MS

@@ -72,8 +72,57 @@ def test_defaults_are_those_of_the_documentation(write):
     assert arm.run.save_models is True
     assert (arm.evaluate.samples, arm.evaluate.split, arm.evaluate.scope) == (None, "test", "global")
     assert (arm.fragments.count, arm.fragments.map) == (1, "per_tensor")
-    assert arm.compute.time_per_round == 1.0
+    compute = arm.compute
+    assert (compute.time_per_round, compute.match_comm, compute.recipients) == (1.0, "nominal", None)
+    assert (compute.slow_nodes, compute.slow_which, compute.jitter) == (0, "random", 0.0)
+    assert (arm.run.clock, arm.run.time_limit_s) == ("virtual", None)
+    assert (arm.network.name, arm.network.settings) == ("ideal", {})
     assert arm.data.validation == 0.0
+
+
+@pytest.mark.parametrize("spelling", ['network = "star"\n', '[network]\nname = "star"\n'])
+def test_a_network_is_a_name_or_a_table(spelling, write):
+    text = TEXT.replace("[data]", f"{spelling}[data]")
+    (arm,) = load(write(text), ["network.stragglers=8", "network.concurrency=all"]).arms
+    assert (arm.network.name, arm.network.settings) == ("star", {"stragglers": 8, "concurrency": "all"})
+
+
+def test_another_network_drops_the_settings_of_the_former_one(write):
+    text = TEXT.replace("[data]", 'network = { name = "star", stragglers = 8 }\n[data]')
+    mosaic, _ = load(write(text + ARMS), ['arm."Mosaic K=16".network=aws10']).arms
+    assert (mosaic.network.name, mosaic.network.settings) == ("aws10", {})
+    star, _ = load(write(text + ARMS), ["network.name=star", "network.sd_mbps=0.0"]).arms
+    assert star.network.settings == {"stragglers": 8, "sd_mbps": 0.0}
+
+
+def test_a_run_ends_by_rounds_or_time_or_whichever_comes_first(write):
+    text = TEXT.replace("max_rounds = 10", "time_limit_s = 800")
+    (arm,) = load(write(text)).arms
+    assert (arm.run.max_rounds, arm.run.time_limit_s) == (None, 800.0)
+    (arm,) = load(write(text), ["run.max_rounds=7", "run.clock=wall"]).arms
+    assert (arm.run.max_rounds, arm.run.time_limit_s, arm.run.clock) == (7, 800.0, "wall")
+
+
+def test_rounds_that_all_arms_give_themselves_are_not_missed_in_the_defaults(write):
+    text = TEXT.replace("max_rounds = 10", "test_after = 5") + ARMS
+    text = text.replace('"D-PSGD on a ring"', '"D-PSGD on a ring"\nrun.time_limit_s = 9')
+    arms = load(write(text), ['arm."Mosaic K=16".run.max_rounds=3']).arms
+    assert [(arm.run.max_rounds, arm.run.time_limit_s) for arm in arms] == [(3, None), (None, 9.0)]
+
+
+def test_without_a_graph_there_is_none(write):
+    (arm,) = load(write(TEXT.replace('topology = { name = "regular", degree = 4 }', ""))).arms
+    assert arm.topology is None
+    assert Arm.model_validate(json.loads(json.dumps(arm.model_dump(mode="json")))) == arm
+
+
+def test_what_an_arm_inherits_is_what_neither_it_nor_an_override_of_it_mentions(write):
+    experiment = load(write(TEXT + ARMS), ["network=star", 'arm."Mosaic K=16".data.flip=false'])
+    mosaic, ring = (experiment.inherited[arm.name] for arm in experiment.arms)
+    assert set(mosaic) == {"nodes", "algorithm", "train", "run", "network"}
+    assert set(ring) == {"nodes", "run", "network"}
+    (names,) = load(write(TEXT)).inherited.values()
+    assert set(names) == {"nodes", "algorithm", "topology", "data", "train", "run"}
 
 
 def test_arms_override_deeply_and_drop_the_settings_of_another_part(write):

@@ -6,9 +6,10 @@ import pytest
 
 from decentral.config import Part
 from decentral.errors import ConfigError
+from decentral.network.presets import Star
 from decentral.seeding import Seeds
 from launch import parts
-from tests.unit.example_parts import Knobs, Pairs
+from tests.unit.example_parts import Knobs, Pairs, Rumor, Whisper
 
 HERE = "tests.unit.example_parts"
 
@@ -19,7 +20,7 @@ def problems(kind: parts.Kind, part: Part, **injected: object) -> tuple[str, ...
     return caught.value.problems
 
 
-@pytest.mark.parametrize("kind", ["algorithm", "topology", "task", "partition"])
+@pytest.mark.parametrize("kind", ["algorithm", "topology", "task", "partition", "network"])
 def test_every_shipped_part_is_found_described_and_free_of_surprises(kind):
     names = parts.available(kind)
     assert names == sorted(names)
@@ -36,6 +37,26 @@ def test_the_parts_of_the_shipped_experiments_are_there():
     assert {"regular", "ring"} <= set(parts.available("topology"))
     assert {"digits", "cifar10"} <= set(parts.available("task"))
     assert {"iid", "dirichlet"} <= set(parts.available("partition"))
+    assert {"ideal", "star", "aws10", "file"} == set(parts.available("network"))
+
+
+def test_a_network_is_built_from_its_table_alone():
+    part = Part(name="star", settings={"stragglers": 8, "concurrency": "all", "fast_mbps": 200})
+    star = parts.build("network", part, {})
+    assert star == Star(stragglers=8, concurrency="all", fast_mbps=200.0)
+    assert parts.completed("network", part).settings["straggler_factor"] == 5.0
+
+
+def test_a_setting_comes_from_elsewhere_only_where_the_class_takes_it():
+    part = Part(name=f"{HERE}:Rumor", settings={"topology": "ring", "local_steps": 2})
+    foreign, unknown = problems("algorithm", part)
+    assert foreign.startswith("algorithm.local_steps = 2: comes from train.local_steps")
+    assert unknown.startswith('algorithm.topology = "ring": is not a known key')
+
+
+def test_a_field_is_needed_where_it_has_no_default():
+    found = [parts.needs(cls, "topology") for cls in (Knobs, Rumor, Whisper)]
+    assert found == [True, False, False]
 
 
 def test_building_injects_what_the_class_has():
@@ -79,6 +100,18 @@ def test_settings_are_validated_by_the_annotations():
             {"count": 3, "flush": 1},
             "algorithm.flush = 1: must be true or false; write for example flush = true",
         ),
+        (
+            {"count": 3, "share": "some"},
+            'algorithm.share = "some": must be a number or one of "all", "half"; write for example share = 0.5',
+        ),
+        (
+            {"count": 3, "share": "hal"},
+            'algorithm.share = "hal": must be a number or one of "all", "half"; did you mean half?',
+        ),
+        (
+            {"count": 3, "share": 0},
+            'algorithm.share = 0: must be > 0 or one of "all", "half"; use a value above 0',
+        ),
         ({"count": 3, "modes": 1}, "algorithm.modes = 1: is not a known key; did you mean algorithm.mode?"),
         (
             {"count": 3, "local_steps": 1},
@@ -112,6 +145,7 @@ def test_completed_parts_hold_all_defaults_and_are_stable():
         "levels": [0.1, 0.2],
         "limit": None,
         "flush": True,
+        "share": 0.5,
     }
     assert parts.completed("algorithm", part) == part
 

@@ -1,0 +1,114 @@
+"""A node's way to the timekeeper and the other nodes, across processes: one control and one data socket.
+
+Only the node's thread uses either; libzmq's I/O thread moves the bytes. Both are looked at in one place, so a
+node that waits for one of them still does what comes over the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import zmq
+
+from decentral.errors import StalledError
+from decentral.medium import Outgoing
+from decentral.messages import Message
+from decentral.speech import Speech
+from decentral.transports.base import grouped
+from decentral.transports.control import decode_telling, encode_leave, encode_speech
+from decentral.transports.zeromq import ZmqTransport, check_ipc_path
+from decentral.virtual import Heard
+
+TIMEKEEPER = "timekeeper"
+"""Name of its socket in the run's folder."""
+
+
+def timekeeper_address(folder: Path) -> str:
+    """Where the timekeeper of a run listens.
+
+    Raises:
+        PreflightError: the folder's path is too long for a Unix socket.
+    """
+    return check_ipc_path(folder / f"{TIMEKEEPER}.sock")
+
+
+class ZmqWire:
+    """A ``decentral.virtual.Wire`` over ZeroMQ.
+
+    Args:
+        node: this node's id.
+        observer: the observer's number.
+        transport: carries payloads; its context makes the control socket too.
+        folder: where the run's sockets live.
+        batch_bytes: most payload that travels together.
+        timeout_s: liveness timeout of a wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: int,
+        observer: int,
+        transport: ZmqTransport,
+        folder: Path,
+        batch_bytes: int,
+        timeout_s: float,
+    ) -> None:
+        self._node = node
+        self._observer = observer
+        self._transport = transport
+        self._batch_bytes = batch_bytes
+        self._timeout_s = timeout_s
+        self.meta_bytes = 0
+        control = transport.context.socket(zmq.DEALER)
+        control.setsockopt(zmq.ROUTING_ID, node.to_bytes(4, "little"))
+        control.setsockopt(zmq.SNDHWM, 0)
+        control.setsockopt(zmq.RCVHWM, 0)
+        control.connect(timekeeper_address(folder))
+        self._control = control
+        self._poller = zmq.Poller()
+        self._poller.register(control, zmq.POLLIN)
+        self._poller.register(transport.inbox, zmq.POLLIN)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Frames refused so far, by reason."""
+        return self._transport.refused
+
+    def speak(self, speech: Speech) -> None:
+        """To the timekeeper."""
+        self._control.send(encode_speech(speech))
+
+    def leave(self, node: int, at_ns: int, drop: bool) -> None:
+        """To the timekeeper."""
+        self._control.send(encode_leave(node, at_ns, drop))
+
+    def push(self, outgoing: Sequence[Outgoing]) -> None:
+        """Payloads to other nodes."""
+        self.meta_bytes += self._transport.send(grouped(outgoing, self._batch_bytes))
+
+    def observe(self, message: Message) -> None:
+        """A snapshot to the observer."""
+        self._transport.send([(self._observer, [message])])
+
+    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
+        """The next thing heard, the timekeeper's first.
+
+        Raises:
+            StalledError: nothing was heard for the liveness timeout.
+        """
+        while True:
+            if self._control.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+                return decode_telling(self._node, self._control.recv())
+            payloads = self._transport.receive_now()
+            if payloads is not None:
+                return payloads
+            if not block:
+                return None
+            if not self._poller.poll(self._timeout_s * 1000):
+                raise StalledError(
+                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for {what()}; "
+                    f"look for a slow or stopped node, or raise run.liveness_timeout_s"
+                )
