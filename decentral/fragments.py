@@ -7,6 +7,7 @@ maps would silently corrupt each other's models otherwise.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,8 +54,18 @@ class Fragments:
         """Number of fragments K."""
         return len(self._slices)
 
+    def at(self, round: int) -> Fragments:
+        """The map of ``round``: one for the whole run (``decentral.resampled`` has another every round)."""
+        del round
+        return self
+
     def slice(self, k: int) -> slice:
         """Where fragment ``k`` lies in a vector in fragment order."""
+        return self._slices[k]
+
+    def where(self, round: int, k: int) -> builtins.slice:
+        """Where fragment ``k`` of a message of ``round`` lies in a vector in fragment order."""
+        del round
         return self._slices[k]
 
     def indices(self, k: int) -> IntArray:
@@ -91,26 +102,31 @@ class Fragmenter:
     map: MapName = "per_tensor"
     seeds: Seeds
 
-    def split(self, sizes: Sequence[int]) -> Fragments:
+    def split(self, sizes: Sequence[int], round: int | None = None) -> Fragments:
         """The map for a model whose tensors have ``sizes`` parameters, in state-dict order.
 
         Equal calls give the same object: a map made before a fork is shared by all nodes.
 
+        Args:
+            sizes: number of parameters of every tensor.
+            round: where every round has a map of its own, which; None: the one for the whole run.
+
         Raises:
             ConfigError: K < 1 or K > d, or the chosen map would leave a fragment empty.
         """
-        return _split(self, tuple(sizes))
+        if round is None:
+            return _split(self, tuple(sizes), ())
+        return _split_of_round(self, tuple(sizes), (round,))
 
 
-@lru_cache(maxsize=8)
-def _split(fragmenter: Fragmenter, sizes: tuple[int, ...]) -> Fragments:
+def _made(fragmenter: Fragmenter, sizes: tuple[int, ...], counters: tuple[int, ...]) -> Fragments:
     d = sum(sizes)
     if not 1 <= fragmenter.count <= d:
         raise ConfigError(
             f"fragments.count = {fragmenter.count}: must be from 1 to the model's {d} parameters; "
             f"use fewer fragments or a larger model"
         )
-    parts = _MAPS[fragmenter.map](sizes, fragmenter.count, fragmenter.seeds.rng("fragments"))
+    parts = _MAPS[fragmenter.map](sizes, fragmenter.count, fragmenter.seeds.rng("fragments", *counters))
     empty = [k for k, part in enumerate(parts) if part.size == 0]
     if empty:
         raise ConfigError(
@@ -120,6 +136,11 @@ def _split(fragmenter: Fragmenter, sizes: tuple[int, ...]) -> Fragments:
         )
     bounds = np.cumsum([0, *(part.size for part in parts)]).tolist()
     return Fragments(np.concatenate(parts), bounds)
+
+
+_split = lru_cache(maxsize=8)(_made)
+# Messages of a few rounds are about at a time; a map takes 8 bytes per parameter, in every process.
+_split_of_round = lru_cache(maxsize=8)(_made)
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,8 @@
 """Mixers: plain functions ``(x, received) -> x`` that aggregate what arrived into a node's own model.
 
 ``x`` is in fragment order (``Fragments.gather``) and may be overwritten; ``received`` is sorted by
-(sender, fragment), so float sums do not depend on arrival order.
+(sender, fragment), so float sums do not depend on arrival order. ``pair_average`` is a rule by which a node
+answers requests instead (``Node.serve``).
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from decentral.arrays import FloatArray
+from decentral.arrays import FloatArray, IntArray
 
 
 class Part(NamedTuple):
-    """A received fragment and where it lies in a vector in fragment order."""
+    """A received fragment of a sender's local round, and where it lies in the vector to be mixed.
+
+    ``where`` is a slice in fragment order, or parameter numbers where every round has another map.
+    """
 
     sender: int
     fragment: int
-    where: slice
+    where: slice | IntArray
     values: FloatArray
+    round: int = 0
 
 
 Mixer: TypeAlias = Callable[[FloatArray, Sequence[Part]], FloatArray]
@@ -34,14 +39,14 @@ def average(x: FloatArray, received: Sequence[Part]) -> FloatArray:
     it is, to the bit. A fragment received twice from one sender counts twice.
     """
     counts: Counter[int] = Counter()
-    extent: dict[int, slice] = {}
+    extent: dict[int, FloatArray] = {}
     for part in received:
-        target = x[part.where]
+        target = _view(x, part)
         target += part.values
         counts[part.fragment] += 1
-        extent[part.fragment] = part.where
+        extent[part.fragment] = target
     for fragment, count in counts.items():
-        target = x[extent[fragment]]
+        target = extent[fragment]
         target /= np.float32(1 + count)
     return x
 
@@ -55,15 +60,15 @@ def weighted(weights: Mapping[int, float]) -> Mixer:
 
     def mix(x: FloatArray, received: Sequence[Part]) -> FloatArray:
         given: dict[int, float] = {}
-        extent: dict[int, slice] = {}
+        extent: dict[int, FloatArray] = {}
         for part in received:
             given[part.fragment] = given.get(part.fragment, 0.0) + weights[part.sender]
-            extent[part.fragment] = part.where
+            extent[part.fragment] = _view(x, part)
         for fragment, total in given.items():
-            target = x[extent[fragment]]
+            target = extent[fragment]
             target *= np.float32(1.0 - total)
         for part in received:
-            target = x[part.where]
+            target = extent[part.fragment]
             target += np.float32(weights[part.sender]) * part.values
         return x
 
@@ -76,3 +81,37 @@ def metropolis_hastings(degree: int, neighbor_degrees: Mapping[int, int]) -> dic
     On an undirected graph the matrix of all nodes is symmetric and doubly stochastic.
     """
     return {j: 1.0 / (1 + max(degree, other)) for j, other in neighbor_degrees.items()}
+
+
+def pair_average(x: FloatArray, received: FloatArray) -> FloatArray:
+    """Both ends of a pair take the mean of their models: ``x`` in place; returns what ``x`` was, to answer with.
+
+    The other end averages its own model with the answer, so both get the same bits, and the sum of the two
+    models stays what it was, to the rounding of one addition (AD-PSGD; algorithms.md 4.2).
+    """
+    before = x.copy()
+    x += received
+    x *= np.float32(0.5)
+    return before
+
+
+def age_weight(own: int, received: int) -> float:
+    """Weight b / (a + b) of a received model of age b beside the own one of age a (Gossip Learning).
+
+    A model that nobody has trained yet (b = 0) has no weight, also beside another such.
+    """
+    return received / (own + received) if received else 0.0
+
+
+def limited_age_weight(own: int, received: int, limit: int) -> float:
+    """As ``age_weight``, but one model alone counts where it is more than ``limit`` older (Danner 2023)."""
+    if own > received + limit:
+        return 0.0
+    return 1.0 if received > own + limit else age_weight(own, received)
+
+
+def _view(x: FloatArray, part: Part) -> FloatArray:
+    """The part of ``x`` that ``part`` is about, to be changed in place."""
+    if not isinstance(part.where, slice):
+        raise TypeError("fragments of maps that change from round to round are mixed by average_newest only")
+    return x[part.where]

@@ -24,6 +24,7 @@ from decentral.mixing import Mixer, Part
 from decentral.network.model import INFINITE_NS
 from decentral.queues import InQueue, Key, OutQueue, Traffic
 from decentral.records import Value
+from decentral.resampled import ResampledFragments
 from decentral.seeding import Seeds
 from decentral.speech import ANY, Role
 from decentral.tasks.base import Learner
@@ -103,8 +104,8 @@ class Node:
         self._wait_ns = 0
         self._extra: dict[str, Value] = {}
         self._ages: list[int] = []
-        self._map_hash: bytes | None = None
-        self._snapshot: tuple[Fragments, FloatArray] | None = None
+        self._maps: Fragments | ResampledFragments = whole_model(self.d)
+        self._snapshot: tuple[Fragments | ResampledFragments, FloatArray] | None = None
         self._made: dict[int, Message] = {}
         self._before: FloatArray | None = None
         self._rule: Rule | None = None
@@ -150,21 +151,23 @@ class Node:
         """After the last round: leave, be evaluated on everything, serve until all others have left.
 
         Args:
-            early: the last round was cut off by the time limit: the model of before it is the node's last.
+            early: the last round was cut off by the time limit: the model of before it is the node's last
+                (in asynchronous algorithms a node that waits then has not changed it yet).
 
         Raises:
             RunFailed: the algorithm returned before its last round; its neighbors would wait for ever.
         """
         if early:
-            assert self._before is not None
-            self.x[:] = self._before
+            if self._before is not None:
+                self.x[:] = self._before
         elif not self._exhausted:
             raise RunFailed(
                 f"the algorithm returned after {self._round} rounds; let it iterate over node.rounds() to "
                 f"the end"
             )
-        self._medium.leave(drop=not self._synchronous)
         serving = self._rule is not None
+        # Answers that are queued stay queued: their requesters wait for them.
+        self._medium.leave(drop=not self._synchronous and not serving)
         if not serving:
             self._journal.evaluate(self._round, self.x, final=True)
         self._medium.linger()
@@ -189,6 +192,15 @@ class Node:
     def rng(self, name: str, *counters: int) -> np.random.Generator:
         """This node's stream ``name`` at ``counters``; other nodes draw other numbers."""
         return self._seeds.rng(f"node/{name}", self.id, *counters)
+
+    def shared_rng(self, name: str, *counters: int) -> np.random.Generator:
+        """The algorithm's stream ``name`` at ``counters``; all nodes draw the same numbers."""
+        return self._seeds.rng(f"shared/{name}", *counters)
+
+    def stretch(self, factor: Callable[[int], float]) -> None:
+        """From now on local round k computes ``factor(k)`` times as long; before the first ``train``."""
+        durations = self._durations
+        self._durations = lambda k: max(1, round(durations(k) * factor(k)))
 
     # The model
 
@@ -219,12 +231,15 @@ class Node:
         self.x += update
         self._forget_snapshot()
 
-    def update(self, mix: Mixer, received: Sequence[Message], fragments: Fragments) -> None:
+    def update(
+        self, mix: Mixer, received: Sequence[Message], fragments: Fragments | ResampledFragments
+    ) -> None:
         """Aggregate: ``x = mix(x, received)``, parameter by parameter (in fragment order)."""
         if not received:
             return
         ordered = self._ordered(fragments).copy()
-        parts = [Part(m.sender, m.fragment, fragments.slice(m.fragment), m.values) for m in received]
+        where = fragments.where
+        parts = [Part(m.sender, m.fragment, where(m.round, m.fragment), m.values, m.round) for m in received]
         fragments.scatter(mix(ordered, parts), self.x)
         self._ages += [self._round - message.round for message in received]
         self._forget_snapshot()
@@ -237,8 +252,13 @@ class Node:
         Messages with any other map are refused from now on.
         """
         made = whole_model(self.d) if fragmenter is None else fragmenter.split(self.sizes)
-        self._map_hash = made.map_hash
+        self._maps = made
         return made
+
+    def resampled_fragments(self, fragmenter: Fragmenter) -> ResampledFragments:
+        """Another map for every round of a sender; messages with any other map are refused from now on."""
+        self._maps = ResampledFragments(fragmenter, self.sizes)
+        return self._maps
 
     def message(self, t: int, k: int, fragments: Fragments, *, age: int = 0) -> Message:
         """Fragment ``k`` of the model as it is now, for round ``t``; equal calls give the same object."""
@@ -249,6 +269,10 @@ class Node:
             made = Message(self.id, t, k, values, fragments.map_hash, self._now(), age=age)
             self._made[k] = made
         return made
+
+    def model_message(self, t: int, values: FloatArray) -> Message:
+        """A whole model, shape (d,), for round ``t``: a copy of ``values`` as they are now."""
+        return Message(self.id, t, 0, values.copy(), whole_model(self.d).map_hash, self._now())
 
     def shuffled(self, outgoing: Sequence[Outgoing], k: int) -> list[Outgoing]:
         """``outgoing`` in this node's random order of round ``k`` (DivShare's OutQueue)."""
@@ -291,16 +315,19 @@ class Node:
         tag = self._medium.request(destination, message._replace(kind=Kind.REQUEST))
         self._asked = (tag, destination, message.round)
 
-    def answer(self, timeout_s: float | None = None) -> Message | None:
+    def answer(self, timeout_s: float | None = None, *, more: bool = False) -> Message | None:
         """Wait for the answer to the last request; None if it takes longer than ``timeout_s``.
 
-        The next thing that takes time must be the training of the next round.
+        Args:
+            timeout_s: from now on.
+            more: the node may ask or queue something before its next training; else training must be next.
         """
         assert self._asked is not None, "answer() without ask()"
         tag, destination, _ = self._asked
         if self._reply is None:
             until_ns = INFINITE_NS if timeout_s is None else self._now() + round(timeout_s * NS_PER_S)
-            self._wait(tag, 1, until_ns, lambda: f"the answer of node {destination}")
+            what = f"the answer of node {destination}"
+            self._wait(tag, 1, until_ns, lambda: what, then_ns=0 if more else None)
         reply, self._reply, self._asked = self._reply, None, None
         if reply is not None:
             self.traffic.aggregated += 1
@@ -381,7 +408,7 @@ class Node:
 
     def _accept(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if message.map_hash != self._map_hash:
+            if message.map_hash != self._maps.at(message.round).map_hash:
                 raise WireError(
                     "map",
                     f"node {message.sender} cuts its model by another fragment map than node {self.id}; "
@@ -402,7 +429,7 @@ class Node:
             reply = self._pong()
             self.outqueue.count([(requester, reply)])
             return reply
-        if self._rule is None or request.map_hash != self._map_hash:
+        if self._rule is None or request.map_hash != self._maps.at(request.round).map_hash:
             raise WireError("request", f"node {self.id} cannot answer a request of node {requester}")
         if self._training_from is not None and self._live is None:
             self._live = self._training_from.copy()
@@ -430,7 +457,7 @@ class Node:
             self.outqueue.put([outgoing], role=Role.LATEST, at_ns=self._next_tick_ns())
             self._ticks += 1
 
-    def _ordered(self, fragments: Fragments) -> FloatArray:
+    def _ordered(self, fragments: Fragments | ResampledFragments) -> FloatArray:
         if self._snapshot is None or self._snapshot[0] is not fragments:
             self._forget_snapshot()
             self._snapshot = (fragments, fragments.gather(self.x))

@@ -74,6 +74,13 @@ def check_algorithm(arm: Arm, algorithm: Any, network: NetworkModel) -> None:
         problems.append(
             sentence("network.loss", network.loss, expectation, "use 0 or an asynchronous algorithm")
         )
+    if network.loss and getattr(algorithm, "request_timeout_s", 0.0) is None:
+        expectation = f"algorithm {shown(name)} waits for answers, so a lost one would stop a node for ever"
+        step = "use 0 or set algorithm.request_timeout_s"
+        problems.append(sentence("network.loss", network.loss, expectation, step))
+    if getattr(algorithm, "needs_time_limit", False) and arm.run.time_limit_s is None:
+        expectation = f"algorithm {shown(name)} goes by the clock: nodes hear of others until the time is up"
+        problems.append(sentence("run.time_limit_s", None, expectation, "set for example time_limit_s = 60"))
     if hasattr(algorithm, "check"):
         try:
             algorithm.check(arm.nodes)

@@ -11,6 +11,7 @@ import platform
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import median
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from launch.compose import Composition, compose, evaluation_rows, shards
 
 PERTURBATION = 0.005
 """Half-width of Shatter's uniform noise on the initial model, per unit of m (algorithms.md 3.5)."""
+_MEASURED_ROUNDS = 5
 _TRACED_ROUNDS = 4
 """Nominal rounds whose transfers are kept for the timeline figure."""
 
@@ -138,11 +140,33 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
     sizes = [int(np.prod(shape)) for _, shape in composition.task.shapes()]
     composition.fragmenter.split(sizes)
     whole_model(sum(sizes))
-    workload = Workload(composition, loaded, shards(composition, loaded), common)
+    dealt = shards(composition, loaded)
+    if composition.measured:
+        composition = composition.timed(_measured_ns(composition, loaded, dealt[0], common))
+    workload = Workload(composition, loaded, dealt, common)
     if arm.run.init != "common" or arm.evaluate.scope != "global":
         return workload
     scores, _ = workload.evaluation(None).score(common, final=False)
     return replace(workload, common_scores=scores)
+
+
+def _measured_ns(
+    composition: Composition, loaded: LoadedTask, shard: IntArray, common: FloatArray
+) -> int:
+    """CPU time of one node's local round here and now, alone on its core: median of several after a first.
+
+    Nodes that share cores would measure each other; so it is found once, before they are started, and holds
+    for the whole run.
+    """
+    learner = loaded.learner(shard, composition.sgd)
+    steps = composition.local_steps(int(shard.size))
+    taken_ns = []
+    for number in range(1 + _MEASURED_ROUNDS):
+        learner.x[:] = common
+        before_ns = time.thread_time_ns()
+        learner.train(steps, composition.seeds.rng("measure", number))
+        taken_ns.append(time.thread_time_ns() - before_ns)
+    return round(median(taken_ns[1:]))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def compose(arm: Arm, seed: int) -> Composition:
     _attempt(problems, lambda: check_compute(arm))
     _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
     if task is None or partitioner is None or network is None or problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))  # an unknown algorithm hinders more than one part
     _attempt(problems, lambda: _fragments_fit(arm, task))
     algorithm = _attempt(problems, lambda: build_algorithm(arm, 1, topology, fragmenter))
     if algorithm is None:

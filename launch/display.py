@@ -28,7 +28,10 @@ class Display(Protocol):
     """Told by the launcher what happens: the plan, then for each job its start to its end, then close."""
 
     def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
-        """Every (arm, seed) of the experiment in the order in which they will run."""
+        """Every (arm, seed) of the experiment in the order in which they will run.
+
+        ``max_rounds`` is the most that a node can reach, 0 where that is unknown.
+        """
         ...
 
     def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
@@ -78,12 +81,14 @@ class PlainDisplay:
     def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
         """See ``Display``."""
         self._progress.plan(jobs, nodes, max_rounds)
-        self._line(f"{len(jobs)} runs of {nodes} nodes and up to {max_rounds} rounds each")
+        up_to = f" and up to {max_rounds} rounds each" if max_rounds else ""
+        self._line(f"{len(jobs)} runs of {nodes} nodes{up_to}")
 
     def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
         """See ``Display``."""
         job = self._progress.start(arm, seed, nodes, max_rounds)
-        self._line(f"{self._name(job)}: started, {nodes} nodes, up to {max_rounds} rounds")
+        up_to = f", up to {max_rounds} rounds" if max_rounds else ""
+        self._line(f"{self._name(job)}: started, {nodes} nodes{up_to}")
 
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
         """See ``Display``."""

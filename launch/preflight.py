@@ -14,14 +14,17 @@ from decentral.errors import PreflightError
 from decentral.tasks.base import size_of
 from launch.compose import compose
 from launch.paths import unwritable
+from launch.rounds import most_rounds
 
 BYTES_PER_LOG_LINE = 400
+UNKNOWN_ROUNDS = 10_000
+"""Rounds to have room for where a wall clock's time limit alone ends a run."""
 AGENT_BYTES = 600 << 20
 NODE_BYTES = 20 << 20
 DESCRIPTORS_PER_NODE = 3
 
 
-def preflight(experiment: Experiment, out: Path) -> None:
+def preflight(experiment: Experiment, out: Path, *, inline: bool = False) -> None:
     """Refuse what cannot work here: unwritable or full disk, too little memory, too few file descriptors.
 
     Raises:
@@ -29,8 +32,9 @@ def preflight(experiment: Experiment, out: Path) -> None:
     """
     _writable(out)
     _space(experiment, out)
-    _memory(experiment)
-    _descriptors(experiment)
+    _memory(experiment, 0 if inline else NODE_BYTES)
+    if not inline:
+        _descriptors(experiment)
 
 
 def _writable(out: Path) -> None:
@@ -47,7 +51,8 @@ def _space(experiment: Experiment, out: Path) -> None:
     needed = 10 << 20  # report and figures
     for arm in experiment.arms:
         d = size_of(compose(arm, experiment.seeds[0]).task.shapes())
-        lines = arm.run.max_rounds * (1 + 1 / arm.run.test_after)
+        rounds = most_rounds(arm, experiment.seeds[0]) or UNKNOWN_ROUNDS
+        lines = rounds * (1 + 1 / arm.run.test_after)
         per_node = lines * BYTES_PER_LOG_LINE + (4 * d if arm.run.save_models else 0)
         needed += int(per_node * arm.nodes * len(experiment.seeds))
     free = shutil.disk_usage(out).free
@@ -58,12 +63,12 @@ def _space(experiment: Experiment, out: Path) -> None:
         )
 
 
-def _memory(experiment: Experiment) -> None:
+def _memory(experiment: Experiment, node_bytes: int) -> None:
     available = psutil.virtual_memory().available
     for arm in experiment.arms:
         d = size_of(compose(arm, experiment.seeds[0]).task.shapes())
         # Live model, gradient, three snapshots under way, and the observer's copy.
-        needed = AGENT_BYTES + arm.nodes * (NODE_BYTES + 6 * 4 * d)
+        needed = AGENT_BYTES + arm.nodes * (node_bytes + 6 * 4 * d)
         if needed > available:
             raise PreflightError(
                 f'arm "{arm.name}": {arm.nodes} nodes need about {needed >> 20} MiB of memory and '

@@ -18,7 +18,7 @@ class Job:
     arm: str
     seed: int
     nodes: int
-    max_rounds: int
+    max_rounds: int  # most that a node can reach; 0: unknown
     state: str = "waiting"
     message: str = ""
     started_s: float = 0.0
@@ -54,6 +54,8 @@ class Job:
         """How much of this job is behind us, 0 to 1."""
         if self.ended_s is not None:
             return 1.0
+        if not self.max_rounds:
+            return 0.0
         return min(1.0, sum(self.rounds) / max(1, self.nodes * self.max_rounds))
 
     def elapsed_s(self, now_s: float) -> float:
@@ -62,7 +64,8 @@ class Job:
     def span(self) -> str:
         """``10..14 of 60``: rounds finished by the slowest and the fastest node."""
         low, high = min(self.rounds, default=0), max(self.rounds, default=0)
-        return f"{low if low == high else f'{low}..{high}'} of {self.max_rounds}"
+        of = f" of {self.max_rounds}" if self.max_rounds else ""
+        return f"{low if low == high else f'{low}..{high}'}{of}"
 
     def quality(self) -> str:
         """The score, or the training loss as long as no evaluation is complete."""

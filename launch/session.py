@@ -20,6 +20,7 @@ from decentral import __version__
 from decentral.config import Experiment
 from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
 from launch.compose import check, complete
+from launch.rounds import most_rounds
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
 from launch.paths import RunFolder, create_run_folder
@@ -62,7 +63,7 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment)
     experiment = complete(experiment)
-    preflight(experiment, options.out)
+    preflight(experiment, options.out, inline=options.executor == "inline")
     # The agent imports torch while folder and manifest are made.
     with closing(_make_executor(options.executor)) as executor:
         return _run_checked(experiment, options, display, executor)
@@ -98,13 +99,14 @@ def _run_jobs(
     manifest: _Manifest,
     interruption: Interruption,
 ) -> Outcome:
-    display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, jobs[0].arm.run.max_rounds)
+    most = {job.arm.name: most_rounds(job.arm, job.seed) for job in jobs}
+    display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, max(most.values()))
     outcome = Outcome("done")
     try:
         for number, job in enumerate(jobs):
             if interruption.count:
                 return Outcome("interrupted", "interrupted by the user", Interrupted.exit_code)
-            display.job_started(job.arm.name, job.seed, job.arm.nodes, job.arm.run.max_rounds)
+            display.job_started(job.arm.name, job.seed, job.arm.nodes, most[job.arm.name])
             began = time.monotonic()
             outcome = executor.run(job, display, interruption)
             display.job_ended(job.arm.name, job.seed, outcome.state, outcome.cause or "")
@@ -160,7 +162,7 @@ class _Manifest:
             "name": experiment.name,
             "command": list(options.command),
             "executor": options.executor,
-            "clock": "virtual (inline)" if options.executor == "inline" else "wall",
+            "clock": _clock(experiment, options.executor),
             "started_utc": _utc(),
             "ended_utc": None,
             "state": "running",
@@ -200,6 +202,12 @@ class _Manifest:
     def end(self, outcome: Outcome) -> None:
         self._content.update(ended_utc=_utc(), **asdict(outcome))
         self.write()
+
+
+def _clock(experiment: Experiment, executor: ExecutorName) -> str:
+    if executor == "inline":
+        return "virtual (inline)"
+    return " and ".join(sorted({arm.run.clock for arm in experiment.arms}))
 
 
 def _utc() -> str:

@@ -9,6 +9,7 @@ has, all its seeds are read at the last round that they have in common.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -53,8 +54,12 @@ def summary(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).reindex(columns=columns)
 
 
+@lru_cache(maxsize=1)
 def per_seed(run: Run) -> pd.DataFrame:
-    """One row per job, each measured at its own end: the seed rows of ``summary``."""
+    """One row per job, each measured at its own end: the seed rows of ``summary``.
+
+    Kept for the next caller, since most tables start from it: copy it before changing it.
+    """
     jobs = _jobs(run)
     measured = pd.concat([_finals(run), _at_last_round(run)]).drop_duplicates(JOB, keep="first")
     table = jobs.merge(measured, on=JOB, how="left").merge(_costs(run), on=JOB, how="left")

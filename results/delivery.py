@@ -88,8 +88,8 @@ def utilisation(run: Run) -> pd.DataFrame:
     """Busy share of uplinks by arm and rate class, over all nodes and seeds, faster classes first.
 
     Returns:
-        arm, rate_class, nodes (uplinks, counted once per seed), ``slowest_bps`` and ``fastest_bps``, ``mean``,
-        ``low`` and ``high`` of the utilisation.
+        arm, rate_class, nodes (uplinks, counted once per seed), ``slowest_bps`` and ``fastest_bps``, and of
+        the utilisation ``mean``, ``low`` and ``high``.
     """
     table = uplinks_by_class(run)
     order = pd.CategoricalDtype([UNLIMITED, FAST, ALIKE, SLOW], ordered=True)
@@ -97,7 +97,7 @@ def utilisation(run: Run) -> pd.DataFrame:
     groups = table.groupby(["arm", "rate_class"], observed=True, sort=True)
     rates = groups["rate_bps"].agg(slowest_bps="min", fastest_bps="max")
     busy = groups["utilisation"].agg(nodes="size", mean="mean", low="min", high="max")
-    return rates.join(busy).reset_index()
+    return pd.concat([rates, busy], axis=1).reset_index()
 
 
 def staleness(run: Run) -> pd.DataFrame:

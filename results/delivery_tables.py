@@ -67,7 +67,7 @@ def _speedup(row: pd.Series) -> str:
 
 
 def accounting_table(run: Run) -> Table | None:
-    """Per arm, messages and MB summed over all links, as means over seeds: attempted, sent, and every fate."""
+    """Per arm, messages and MB over all links, means over seeds: attempted, sent and every fate."""
     table = accounting_over_seeds(run)
     if table.empty:
         return None

@@ -31,7 +31,7 @@ def emulation_table(run: Run) -> tuple[list[str], list[list[str]]]:
 
 
 def emulation_facts(run: Run) -> list[tuple[str, str]]:
-    """Contention, concurrency and compute rule in a few words each, ``differs between arms`` where they do."""
+    """Contention, concurrency and compute rule in a few words; ``differs between arms`` where they do."""
     columns = [_of_arm(run, arm) for arm in run.arms]
     found = []
     for name in ("contention", "concurrency", "compute"):
@@ -62,35 +62,47 @@ def compute_rule(settings: Mapping[str, Any]) -> str:
 
 def _of_arm(run: Run, arm: str) -> dict[str, str]:
     settings = run.settings.get(arm, {})
-    header = next((said for (name, _), said in run.network.headers.items() if name == arm), {})
     named = settings.get("network")
-    network = named if isinstance(named, dict) else {}
-    asked = network.get("settings") if isinstance(network.get("settings"), dict) else network
-    overhead_s = header.get("overhead_s")
-    jitter_s = header.get("jitter_s")
+    network: Mapping[str, Any] = named if isinstance(named, dict) else {}
+    # What was asked, under the names of the log, and over it what held.
+    own = network.get("settings")
+    held: dict[str, Any] = {**network, **(own if isinstance(own, dict) else {})}
+    held |= next((dict(said) for (name, _), said in run.network.headers.items() if name == arm), {})
     wall = clock_of(run).startswith("wall")
+    flush = {True: "cuts transfers in progress", False: "transfers in progress go on"}
+    cut = held.get("abort_on_flush")
     return {
         "network": str(network.get("name") or DASH),
         "uplinks": _uplinks(run, arm),
-        "contention": _contention(header.get("contention", asked.get("contention"))),
-        "concurrency": _concurrency(header.get("concurrency", asked.get("concurrency"))),
-        "flush": {True: "cuts transfers in progress", False: "transfers in progress go on"}.get(
-            header.get("abort_on_flush", asked.get("abort_on_flush")), DASH
+        "contention": _contention(held.get("contention")),
+        "concurrency": _concurrency(held.get("concurrency")),
+        "flush": flush[cut] if isinstance(cut, bool) else DASH,
+        "latency": _scaled(held.get("latency_ms"), 1.0, " ms"),
+        "overhead per message": _both(
+            _scaled(held.get("overhead_bytes"), 1.0, " B"), _scaled(held.get("overhead_s"), 1e3, " ms")
         ),
-        "latency": f"{asked['latency_ms']} ms" if _real(asked.get("latency_ms")) else DASH,
-        "overhead per message": f"{header.get('overhead_bytes', 0)} B, {1e3 * overhead_s:g} ms"
-        if _real(overhead_s)
-        else DASH,
-        "loss, jitter": f"{100 * header.get('loss', 0.0):g} %, {1e3 * jitter_s:g} ms"
-        if _real(jitter_s) and _real(header.get("loss", 0.0))
-        else DASH,
+        "loss, jitter": _both(
+            _scaled(held.get("loss"), 100.0, " %"), _scaled(held.get("jitter_s"), 1e3, " ms")
+        ),
         "compute": "real time (wall clock)" if wall else compute_rule(settings) or DASH,
-        "compute time per round": DASH if wall else _compute_s(header.get("compute_s")),
+        "compute time per round": DASH if wall else _compute_s(held.get("compute_s")),
     }
 
 
+def _scaled(value: object, scale: float, unit: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value * scale:g}{unit}"
+    return DASH
+
+
+def _both(first: str, second: str) -> str:
+    return DASH if first == second == DASH else f"{first}, {second}"
+
+
 def _contention(said: object) -> str:
-    return DASH if said is None else f"{said}: {_CONTENTION[said]}" if said in _CONTENTION else str(said)  # type: ignore[index]
+    if not isinstance(said, str):
+        return DASH
+    return f"{said}: {_CONTENTION[said]}" if said in _CONTENTION else said
 
 
 def _concurrency(said: object) -> str:

@@ -40,14 +40,16 @@ def draw_all(run: Run) -> list[Drawn]:
             timeplots.score_over_time,
             "Mean over nodes; at every point in time each node counts with its last evaluation at or before "
             "it. All arms are read on one grid; lines join the points since the last of which a node of the "
-            f"arm was evaluated. Time is the run's clock since the start barrier, evaluation left out. {band}",
+            "arm was evaluated. Time is the run's clock since the start barrier, evaluation left out. "
+            f"{band}",
         ),
         (
             "time_to_target",
             "Time to target",
             timeplots.target_bars,
-            "When the mean over nodes first was as good as the target, read at every evaluation of any node: "
-            "mean over seeds, 95 % t-interval, and every seed as a dot. Open: never, though it ran that long. "
+            "When the mean over nodes first was as good as the target, read at every evaluation of any "
+            "node: mean over seeds, 95 % t-interval, and every seed as a dot. Open: never, though it ran "
+            "that long. "
             f"{origin}",
         ),
         (
@@ -55,8 +57,8 @@ def draw_all(run: Run) -> list[Drawn]:
             f"{score} over traffic",
             timeplots.score_over_bytes,
             "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes, mean over nodes, at the "
-            "same points in time, without headers. Attempted: handed to the network; sent: left the node whole. "
-            f"1 MB is 10\u2076 bytes. {band}",
+            "same points in time, without headers. Attempted: handed to the network; sent: left the node "
+            f"whole. 1 MB is 10\u2076 bytes. {band}",
         ),
         (
             "timeline",
@@ -70,22 +72,22 @@ def draw_all(run: Run) -> list[Drawn]:
             "fates",
             "What became of messages",
             linkplots.fate_bars,
-            "Sums over all links, mean over seeds. Replaced: arrived, but superseded by a newer message before "
-            "it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by loss, at "
+            "Sums over all links, mean over seeds. Replaced: arrived, but superseded by a newer message "
+            "before it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by loss, at "
             "the end of the run.",
         ),
         (
             "utilisation",
             "Utilisation of uplinks",
             linkplots.utilisation_of_uplinks,
-            "One mark is one node of one seed; bars are means. Share of the run in which the uplink was busy.",
+            "One mark is one node of one seed; bars are means. Share of the run in which it was busy.",
         ),
         (
             "staleness_rounds",
             "Staleness",
             timeplots.staleness_over_rounds,
-            "Own round minus round of the message, mean over the messages that a node aggregated in a round and "
-            f"over the nodes that aggregated any. Synchronous arms have none. {band}",
+            "Own round minus round of the message, mean over the messages that a node aggregated in a round "
+            f"and over the nodes that aggregated any. Synchronous arms have none. {band}",
         ),
         (
             "score_rounds",

@@ -8,7 +8,8 @@ DivShare do not state, so every figure says it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,42 +21,36 @@ from results.read import Run
 Axis: TypeAlias = Literal["time_s", "total_bytes"]
 Grid: TypeAlias = npt.NDArray[np.float64]
 
-_GRID_POINTS = 300
+_GRID_POINTS = 400
 
 
 def grid_of(run: Run, arms: Sequence[str] | None = None, axis: Axis = "time_s") -> Grid:
     """The points at which curves over ``axis`` are read, ascending: the same for all ``arms``.
 
-    Those of the evaluations where the nodes and seeds of every arm evaluate in step; else evenly spaced ones,
-    twice as many within an arm's evaluations as a node has of them, but at most 300 in all.
+    The union of what every arm needs: its evaluations where its nodes and seeds evaluate in step; else evenly
+    spaced points, twice as many as a node has evaluations, and the moments at which the observer looked. If
+    that is more than 400, 400 evenly spaced ones.
 
     Args:
         arms: that share the grid; default all.
     """
     rows = curve_rows(run.evaluations)
+    observed = curve_rows(run.averages)
     own: list[Grid] = []
-    spacing: list[float] = []
-    in_step = True
-    low, high = np.inf, -np.inf
     for arm in run.arms if arms is None else arms:
         mine = rows[rows["arm"] == arm]
         if mine.empty:
             continue
         turn = mine.groupby([*JOB, "node"], observed=True).cumcount()
         spans = mine.groupby(turn)[axis].agg(["min", "max"]).to_numpy(dtype=np.float64)
-        first, last = float(spans[:, 0].min()), float(spans[:, 1].max())
-        low, high = min(low, first), max(high, last)
-        in_step = in_step and bool((spans[:-1, 1] <= spans[1:, 0]).all())
-        own.append(spans[:, 1])
-        if last > first:
-            spacing.append((last - first) / (2 * len(spans)))
-    if not own:
-        return np.array([])
-    instants = np.unique(np.concatenate(own))
-    if in_step and len(instants) <= _GRID_POINTS:
-        return instants
-    points = min(_GRID_POINTS, 1 + int(np.ceil((high - low) / min(spacing)))) if spacing else 1
-    return np.linspace(low, high, points)
+        if (spans[:-1, 1] <= spans[1:, 0]).all():
+            own.append(spans[:, 1])
+            continue
+        own.append(np.linspace(spans[:, 0].min(), spans[:, 1].max(), 2 * len(spans)))
+        if axis == "time_s":
+            own.append(observed.loc[observed["arm"] == arm, axis].dropna().to_numpy(dtype=np.float64))
+    grid = np.unique(np.concatenate(own)) if own else np.array([])
+    return grid if len(grid) <= _GRID_POINTS else np.linspace(grid[0], grid[-1], _GRID_POINTS)
 
 
 def on_grid(run: Run, grid: Grid, axis: Axis = "time_s", arms: Sequence[str] | None = None) -> pd.DataFrame:
@@ -76,14 +71,16 @@ def on_grid(run: Run, grid: Grid, axis: Axis = "time_s", arms: Sequence[str] | N
     rows = with_attempted(run, curve_rows(run.evaluations))[needed]
     rows = rows.sort_values([*JOB, "node", axis], kind="stable")
     parts, freshness = [], []
-    for (arm, seed), job_rows in rows.groupby(JOB, observed=True, sort=True):
+    groups: Any = rows.groupby(JOB, observed=True, sort=True)
+    for (arm, seed), job_rows in groups:
         if arms is not None and arm not in arms:
             continue
         times = job_rows[axis].to_numpy(dtype=np.float64)
         points = grid[: int(np.searchsorted(grid, times.max())) + 1]
         seen_so_far = np.searchsorted(np.sort(times), points, side="right")
         fresh = pd.DataFrame({"point": points, "fresh": np.diff(seen_so_far, prepend=0) > 0})
-        freshness.append(fresh.assign(seed=seed, arm=pd.Series([arm] * len(points), dtype=rows["arm"].dtype)))
+        arms_of_job = pd.Series([arm] * len(points), dtype=rows["arm"].dtype)
+        freshness.append(fresh.assign(seed=np.int64(seed), arm=arms_of_job))
         for _, node_rows in job_rows.groupby("node", sort=True):
             position = np.searchsorted(node_rows[axis].to_numpy(), points, side="right") - 1
             seen = position >= 0
@@ -96,11 +93,15 @@ def on_grid(run: Run, grid: Grid, axis: Axis = "time_s", arms: Sequence[str] | N
     return table.drop(columns=axis).rename(columns={"point": axis})
 
 
+@lru_cache(maxsize=1)
 def by_time(run: Run) -> pd.DataFrame:
     """``on_grid`` for all arms on their common grid, with the observer's last values at or before each point.
 
+    Kept for the next caller, since several figures are drawn from it: copy it before changing it.
+
     Returns:
-        The columns of ``on_grid`` and of ``with_averages``.
+        The columns of ``on_grid`` and of ``with_averages``, and ``fresh_average``: whether the observer looked
+        since the grid point before.
     """
     grid = grid_of(run)
     parts = []
@@ -108,6 +109,10 @@ def by_time(run: Run) -> pd.DataFrame:
         ordered = rows.sort_values("time_s", kind="stable")
         position = np.searchsorted(ordered["time_s"].to_numpy(dtype=np.float64), grid, side="right") - 1
         seen = position >= 0
-        parts.append(ordered.iloc[position[seen]].assign(time_s=grid[seen]))
-    held = pd.concat(parts) if parts else run.averages.iloc[:0]
-    return with_averages(run, on_grid(run, grid), held, [*JOB, "time_s"])
+        fresh = np.diff(position, prepend=-1)[seen] > 0
+        parts.append(ordered.iloc[position[seen]].assign(time_s=grid[seen], fresh_average=fresh))
+    keys = [*JOB, "time_s"]
+    held = pd.concat(parts) if parts else run.averages.iloc[:0].assign(fresh_average=False)
+    table = with_averages(run, on_grid(run, grid), held, keys)
+    table = table.merge(held[[*keys, "fresh_average"]], on=keys, how="left")
+    return table.assign(fresh_average=table["fresh_average"].eq(True))

@@ -36,7 +36,7 @@ def fate_bars(run: Run) -> Figure | None:
     present = {name: look for name, look in _FATES.items() if (table[f"{name}_bytes"] > 0).any()}
     figure, (axes,) = new_figure(height=1.2 + 0.36 * len(styles))
     for place, arm in enumerate(reversed(styles)):
-        row = table.loc[arm]
+        row = table.loc[[arm]].iloc[0]
         left = 0.0
         for name, (_, color) in present.items():
             share = 100.0 * float(row[f"{name}_bytes"] / row["made_bytes"])

@@ -72,7 +72,7 @@ def read_log(path: Path, kinds: Sequence[str] = KINDS) -> Log:
     header: Event = {}
     events: dict[str, list[Event]] = {kind: [] for kind in kinds}
     for event in _lines(content, findings):
-        kind = event.get("event")
+        kind = str(event.get("event"))
         if kind == "header":
             if header:
                 findings.sentences.append("a second header was ignored: two writers used one file")
@@ -85,7 +85,7 @@ def read_log(path: Path, kinds: Sequence[str] = KINDS) -> Log:
                 findings.unknown.get(f"{kind} without a round", 0) + 1
             )
         else:
-            findings.unknown[str(kind)] = findings.unknown.get(str(kind), 0) + 1
+            findings.unknown[kind] = findings.unknown.get(kind, 0) + 1
     if not header:
         findings.sentences.append(
             "has no header: what it would say is taken from its name and the other files, or missing"

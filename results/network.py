@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -187,7 +188,9 @@ def _frame(kind: str, found: _Found, arms: pd.CategoricalDtype) -> pd.DataFrame:
     keys = ["arm", "seed"] if kind == "end" else ["arm", "seed", "node"]
     names = [*keys, *FIELDS[kind]]
     chunks = found.chunks[kind]
-    stacked = {name: np.concatenate([chunk[name] for chunk in chunks]) if chunks else [] for name in names}
+    stacked: Mapping[str, Any] = {
+        name: np.concatenate([chunk[name] for chunk in chunks]) if chunks else [] for name in names
+    }
     frame = pd.DataFrame(
         {
             name: pd.Series(values, dtype=object if name in _TEXT else np.float64 if not chunks else None)

@@ -21,9 +21,9 @@ from results.panels import (
     entry,
     finished,
     loss_label,
-    shown_scale,
     score_label,
     score_range,
+    shown_scale,
 )
 from results.read import Run
 from results.style import GREY, ArmStyle, arm_legend, draw_curve, fit_y, limits, log_y, new_figure, round_axis

@@ -86,7 +86,7 @@ def difference(metric: Metric, statistic: str) -> Quantity:
 
 
 def present(run: Run, table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Those of the columns ``names`` of ``compare`` that a run has: what came with later logs may be absent."""
+    """Those of the columns ``names`` of ``compare`` that a run has: older logs lack some."""
     always = {*STATISTICS, "bytes_per_node", "rounds", "time_s", "wall_s"}
     return [name for name in names if name in always or table[name].notna().any()]
 
@@ -179,8 +179,8 @@ def terminal_rows(run: Run, width: int = TERMINAL_WIDTH) -> tuple[list[str], lis
             kept.append(name)
     order = [name for name in ("node_avg", "time_to_target", *columns) if name in kept]
     whole = [*fixed[:2], *(columns[name] for name in dict.fromkeys(order)), fixed[2]]
-    heading, *rows = (list(line) for line in zip(*whole, strict=True))
-    return heading, rows
+    lines = [list(line) for line in zip(*whole, strict=True)]
+    return lines[0], lines[1:]
 
 
 def _narrow(title: str) -> str:

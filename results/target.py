@@ -121,7 +121,8 @@ def target_over_seeds(times: pd.DataFrame, axis: Axis = "time_s") -> pd.DataFram
 
     Returns:
         arm, n (seeds of which it is known), ``reached``, ``never``, ``unfinished`` (cut short), ``axis`` and
-        ``<axis>_ci`` (mean and half-width of the 95 % t-interval), ``speedup``, ``speedup_ci``, ``speedup_n``.
+        ``<axis>_ci`` (mean and half-width of the 95 % t-interval), ``speedup``, ``speedup_ci`` and
+        ``speedup_n`` (shared seeds).
     """
     rows = []
     # The experiment's first arm, even if it was not evaluated: then there is no speed-up.

@@ -27,7 +27,7 @@ Spans = npt.NDArray[np.float64]
 
 
 def timeline(run: Run) -> Figure | None:
-    """One panel per arm, its first seed that has a log of transfers: nodes with the fastest and slowest uplinks.
+    """One panel per arm, its first seed with transfers: nodes with the fastest and the slowest uplinks.
 
     Upper bars of a node are compute windows and, light, waiting for others; lower bars are transfers in
     progress on its uplink. None where no transfer took any time.
@@ -50,9 +50,7 @@ def timeline(run: Run) -> Figure | None:
             _draw_computation(axes, place, rounds[rounds["node"] == node], end)
             marks = _draw_drops(axes, place, rounds[rounds["node"] == node], end) or marks
             _draw_transfers(axes, place, transfers[transfers["node"] == node], end)
-        axes.set_yticks(
-            range(len(nodes)), [_label(node, rate) for node, rate in reversed(list(nodes.items()))]
-        )
+        axes.set_yticks(range(len(nodes)), [_label(node, nodes[node]) for node in reversed(nodes.index)])
         axes.set_ylim(-0.55, len(nodes) - 0.4)
         axes.set_xlim(0.0, end)
         axes.grid(visible=False, axis="y")
@@ -88,7 +86,7 @@ def shown_nodes(uplinks: pd.DataFrame, most: int) -> pd.Series[float]:
 
 
 def lanes(spans: Spans) -> npt.NDArray[np.int64]:
-    """The lowest free lane for every span (begin, end), ascending by begin, so that none overlap in a lane."""
+    """The lowest free lane for every span (begin, end), ascending by begin: none overlap in a lane."""
     free: list[float] = []
     taken = []
     for begin, end in spans:
@@ -202,7 +200,7 @@ def _handles(run: Run, transfers: pd.DataFrame, marks: bool) -> list[Patch | Lin
     handles: list[Patch | Line2D] = [Patch(facecolor=_COMPUTE, label="computing")]
     if (run.rounds["wait_s"] > 0).any():
         handles.append(Patch(facecolor=_WAIT, label="waiting"))
-    names = ("transfer, made in an even round", "in an odd round")
+    names = ("transfer: message of an even round", "of an odd round")
     handles += [Patch(facecolor=color, label=name) for color, name in zip(_ROUNDS, names, strict=True)]
     handles += [Patch(facecolor=_CUT, label="transfer cut off")] if "aborted" in outcomes else []
     handles += [Patch(facecolor=_LOST, label="transfer lost")] if "lost" in outcomes else []

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from results.delivery import staleness
 from results.grid import by_time
 from results.metrics import across_seeds
-from results.panels import by_arm, complete, entry, finished, score_label, score_range, shown_scale
+from results.panels import by_arm, complete, entry, finished, score_label, score_range, shown_scale, split_of
 from results.read import Run
 from results.style import GREY, ArmStyle, arm_styles, draw_curve, new_figure, round_axis
-from results.tables import time_label
+from results.tables import target_shown, time_label
 from results.target import Target, target_of, target_over_seeds, time_to_target
 
 _TRAFFIC = {"made_bytes": "payload attempted per node", "total_bytes": "payload sent per node"}
@@ -30,7 +30,7 @@ def score_over_time(run: Run) -> Figure | None:
     figure, (axes,) = new_figure()
     drawn = []
     for _, style, rows in by_arm(run, table):
-        curve = _evaluated(across_seeds(rows, ["arm", "time_s"], ["node_avg"]), rows)
+        curve = _at(across_seeds(rows, ["arm", "time_s"], ["node_avg"]), rows[rows["fresh"]])
         drawn.append(entry(style, curve["node_avg"]))
         seeds = rows[rows["fresh"]]
         draw_curve(axes, curve, "time_s", "node_avg", style, seeds=seeds, scale=shown_scale(run))
@@ -60,11 +60,12 @@ def score_over_bytes(run: Run) -> Figure | None:
     for axes, name in zip(all_axes, panels, strict=True):
         for arm, style, rows in by_arm(run, table):
             curve = across_seeds(rows, ["arm", "time_s"], ["node_avg", "avg_model", name])
-            curve = _evaluated(curve, rows)
-            drawn[arm] = entry(style, curve["node_avg"])
             seeds = rows[rows["fresh"]]
-            draw_curve(axes, curve, name, "node_avg", style, seeds=seeds, scale=shown_scale(run))
-            draw_curve(axes, curve, name, "avg_model", style, scale=shown_scale(run), dashed=True)
+            solid, dashes = _at(curve, seeds), _at(curve, rows[rows["fresh_average"]])
+            drawn[arm] = entry(style, solid["node_avg"])
+            draw_curve(axes, solid, name, "node_avg", style, seeds=seeds, scale=shown_scale(run))
+            if len(dashes):
+                draw_curve(axes, dashes, name, "avg_model", style, scale=shown_scale(run), dashed=True)
         axes.set_xlabel(f"{_TRAFFIC[name]} ({unit})")
         axes.set_ylabel(score_label(run) if axes is all_axes[0] else "")
     dashed = bool(table["avg_model"].notna().any())
@@ -103,7 +104,7 @@ def target_bars(run: Run) -> Figure | None:
     styles = {arm: style for arm, style in arm_styles(run.arms).items() if arm in arms.index}
     figure, (axes,) = new_figure(height=0.95 + 0.36 * len(styles))
     for place, (arm, style) in enumerate(reversed(styles.items())):
-        row = arms.loc[arm]
+        row: pd.Series = arms.loc[[arm]].iloc[0]
         reached = times.loc[(times["arm"] == arm) & np.isfinite(times["time_s"]), "time_s"]
         if row["never"] or not row["n"]:
             _never(axes, place, float(ends[arm]), style, row)
@@ -128,7 +129,8 @@ def target_bars(run: Run) -> Figure | None:
     axes.set_ylim(-0.55, len(styles) - 0.45)
     axes.set_xlim(0.0, 1.18 * longest)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"{time_label(run)} to {score_label(run, direction=False)} of {_shown(run, target)}")
+    goal = f"{split_of(run)} {run.metric.title} of {target_shown(run, target.value)}"
+    axes.set_xlabel(time_label(run).replace("time", f"time to {goal}", 1))
     return figure
 
 
@@ -148,10 +150,6 @@ def _never(axes: Axes, place: int, end: float, style: ArmStyle, row: pd.Series) 
     )
 
 
-def _shown(run: Run, target: Target) -> str:
-    return f"{target.value * shown_scale(run):g}"
-
-
 def _draw_target(axes: Axes, target: Target, scale: float) -> None:
     low, high = axes.get_ylim()
     if low <= target.value * scale <= high:
@@ -168,7 +166,6 @@ def _draw_target(axes: Axes, target: Target, scale: float) -> None:
         )
 
 
-def _evaluated(curve: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The grid points at which any seed of the arm has something new: lines join these, held ones between."""
-    fresh = rows.loc[rows["fresh"], "time_s"]
-    return curve[curve["time_s"].isin(fresh)]
+def _at(curve: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The points of ``curve`` at which any seed has something new: lines join these, not held values."""
+    return curve[curve["time_s"].isin(rows["time_s"])]

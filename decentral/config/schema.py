@@ -241,6 +241,8 @@ class Header(Settings):
         Field(min_length=1, examples=[(1, 2, 3)]),
         AfterValidator(_distinct),
     ] = (1,)
+    target: Annotated[float, Field(examples=[0.6])] | None = None
+    """Score whose time of reaching the report gives for every arm; chosen before the curves are seen."""
 
 
 class Experiment(Header):
@@ -267,5 +269,6 @@ class Experiment(Header):
             "name": self.name,
             "description": self.description,
             "seeds": list(self.seeds),
+            "target": self.target,
             "arms": [arm.model_dump(mode="json") for arm in self.arms],
         }

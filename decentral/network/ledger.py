@@ -102,7 +102,7 @@ class Ledger:
             messages, by_bytes = self.delivered.columns(sender)[:, destination]
             raise DecentralError(
                 f"link {sender} -> {destination}: {nbytes} bytes to replace, expected a delivered message "
-                f"but {messages} messages of {by_bytes} bytes are delivered; replace a message once, after it "
+                f"but {messages} of {by_bytes} bytes in all are delivered; replace a message once, after it "
                 "arrived"
             )
 

@@ -40,7 +40,7 @@ def outcome_of(settings: Any, folder: Path) -> Outcome:
     [
         ("raise", "failed after round 4 of 100000: ValueError: the learning rate is purple\n"),
         ("exit", "exited early with code 0 after round 4 of"),
-        ("return", "failed after round 4 of 100000: algorithm Faulty returned before round 100000"),
+        ("return", "failed after round 4 of 100000: the algorithm returned after 4 rounds"),
         ("kill", "was killed by SIGKILL"),
         ("segfault", "was killed by SIGSEGV"),
     ],

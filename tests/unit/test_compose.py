@@ -338,3 +338,11 @@ def test_complete_fills_in_the_defaults_of_the_network(experiment):
     (arm,) = complete(experiment("network=star")).resolved()["arms"]
     settings = arm["network"]["settings"]
     assert (settings["fast_mbps"], settings["concurrency"], settings["stragglers"]) == (60.0, 1, 0)
+
+
+def test_an_unknown_algorithm_without_a_graph_is_told_once(experiment):
+    (arm,) = experiment("algorithm=mosiac", text=TEXT.replace(f'topology = "{HERE}:Pairs"', "")).arms
+    with pytest.raises(ConfigError) as caught:
+        compose(arm, 1)
+    (text,) = caught.value.problems
+    assert text.startswith('algorithm.name = "mosiac": ')

@@ -184,7 +184,7 @@ def test_arms_round_trip_through_json(write):
 def test_resolved_is_json_with_every_key(write):
     experiment = load(write(TEXT + ARMS))
     resolved = json.loads(json.dumps(experiment.resolved(), allow_nan=False))
-    assert list(resolved) == ["name", "description", "seeds", "arms"]
+    assert list(resolved) == ["name", "description", "seeds", "target", "arms"]
     assert resolved["arms"][0]["run"]["test_after"] == 10
     assert [Arm.model_validate(arm) for arm in resolved["arms"]] == list(experiment.arms)
 

@@ -101,8 +101,8 @@ def test_settings_are_validated_by_the_annotations():
             "algorithm.flush = 1: must be true or false; write for example flush = true",
         ),
         (
-            {"count": 3, "share": "some"},
-            'algorithm.share = "some": must be a number or one of "all", "half"; write for example share = 0.5',
+            {"count": 3, "share": "?"},
+            'algorithm.share = "?": must be a number or one of "all", "half"; write for example share = 0.5',
         ),
         (
             {"count": 3, "share": "hal"},
