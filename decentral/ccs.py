@@ -1,4 +1,4 @@
-"""SWIFT's communication-coefficient selection (CCS): weights for uniform influence scores (algorithms.md 5.2)."""
+"""SWIFT's communication-coefficient selection (CCS) for uniform influence scores (algorithms.md 5.2)."""
 
 from __future__ import annotations
 

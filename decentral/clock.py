@@ -1,70 +1,49 @@
-"""Time as one node sees it. All blocking and all waiting goes through a clock.
-
-``WallClock`` is real time; ``decentral.inline.InlineClock`` is emulated time with all nodes in one process.
-Times are integer nanoseconds, so that equal instants compare equal on every machine.
-"""
+"""Real time as one node sees it, in integer nanoseconds, so that equal instants compare equal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NS_PER_S = 1_000_000_000
 
 
-class Clock(Protocol):
-    """One node's clock; used by that node's thread only."""
-
-    def now_ns(self) -> int:
-        """Time since the start barrier on the run's own clock; never decreases."""
-        ...
-
-    def compute(self, work: Callable[[], T]) -> T:
-        """Run ``work`` and return its result once the compute window that it stands for is over.
-
-        Under a virtual clock the window lasts what the compute model says, however long ``work`` takes.
-        """
-        ...
-
-    def paused(self) -> AbstractContextManager[None]:
-        """What runs inside (evaluation, logging) takes no time on this clock."""
-        ...
-
-
 class WallClock:
-    """Real, monotonic time since ``start``, less what was spent paused."""
+    """Real, monotonic time since ``start``, less what was spent paused.
+
+    One thread starts and pauses it; any thread may read it.
+    """
 
     def __init__(self) -> None:
-        self._origin_ns = time.perf_counter_ns()
-        self._paused_at_ns: int | None = None
+        self._state: tuple[int, int | None] = (time.monotonic_ns(), None)
+        """Origin, and the instant of the pause in progress: one tuple, so that readers see both or neither."""
 
     def start(self) -> None:
         """The start barrier fell: it is 0 now."""
-        self._origin_ns = time.perf_counter_ns()
+        self._state = (time.monotonic_ns(), None)
+
+    @property
+    def running(self) -> bool:
+        """False inside ``paused``."""
+        return self._state[1] is None
 
     def now_ns(self) -> int:
-        """Nanoseconds since ``start``, evaluation left out; stands still inside ``paused``."""
-        now = time.perf_counter_ns() if self._paused_at_ns is None else self._paused_at_ns
-        return now - self._origin_ns
-
-    def compute(self, work: Callable[[], T]) -> T:
-        """Run ``work``; it lasts as long as it takes."""
-        return work()
+        """Nanoseconds since ``start``, pauses left out; stands still inside ``paused``."""
+        origin_ns, paused_at_ns = self._state
+        return (time.monotonic_ns() if paused_at_ns is None else paused_at_ns) - origin_ns
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Shift the origin by what the block took.
+        """Shift the origin by what the block took; not to be nested.
 
         Each node pauses for itself: while others still compute, a node that waits for a paused one sees
         its own clock run. Only a virtual clock can make evaluation free for everybody.
         """
-        before = self._paused_at_ns = time.perf_counter_ns()
+        origin_ns, _ = self._state
+        before_ns = time.monotonic_ns()
+        self._state = (origin_ns, before_ns)
         try:
             yield
         finally:
-            self._origin_ns += time.perf_counter_ns() - before
-            self._paused_at_ns = None
+            self._state = (origin_ns + time.monotonic_ns() - before_ns, None)

@@ -84,7 +84,7 @@ def metropolis_hastings(degree: int, neighbor_degrees: Mapping[int, int]) -> dic
 
 
 def pair_average(x: FloatArray, received: FloatArray) -> FloatArray:
-    """Both ends of a pair take the mean of their models: ``x`` in place; returns what ``x`` was, to answer with.
+    """Both ends of a pair take the mean: ``x`` does in place; returns what ``x`` was, to answer with.
 
     The other end averages its own model with the answer, so both get the same bits, and the sum of the two
     models stays what it was, to the rounding of one addition (AD-PSGD; algorithms.md 4.2).

@@ -49,14 +49,15 @@ def accounting_over_seeds(run: Run) -> pd.DataFrame:
 def bytes_per_node(run: Run) -> pd.DataFrame:
     """Per job: arm, seed, ``made_per_node`` and ``delivered_per_node``, payload bytes as means over nodes.
 
-    Attempts are taken from the nodes' own logs, which are there while a run goes on; deliveries from the
-    links. NaN where the logs have none.
+    From the accounting of its links; without one, attempts as the nodes count them and no deliveries (NaN).
     """
     attempts = last_counters(run).groupby(JOB, observed=True, sort=True)["made_bytes"]
-    made = attempts.mean().where(attempts.count() == attempts.size()).rename("made_per_node").reset_index()
+    counted = attempts.mean().where(attempts.count() == attempts.size()).rename("counted").reset_index()
     links = accounting(run)
-    links["delivered_per_node"] = links["delivered_bytes"] / links["nodes"].where(links["nodes"] > 0)
-    return made.merge(links[[*JOB, "delivered_per_node"]], on=JOB, how="outer")
+    for name in ("made", "delivered"):
+        links[f"{name}_per_node"] = links[f"{name}_bytes"] / links["nodes"]
+    table = counted.merge(links[[*JOB, "made_per_node", "delivered_per_node"]], on=JOB, how="outer")
+    return table.assign(made_per_node=table["made_per_node"].fillna(table["counted"])).drop(columns="counted")
 
 
 def uplinks_by_class(run: Run) -> pd.DataFrame:

@@ -73,8 +73,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "What became of messages",
             linkplots.fate_bars,
             "Sums over all links, mean over seeds. Replaced: arrived, but superseded by a newer message "
-            "before it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by loss, at "
-            "the end of the run.",
+            "before it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by "
+            "loss, at the end of the run.",
         ),
         (
             "utilisation",

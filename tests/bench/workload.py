@@ -53,6 +53,42 @@ def gn_lenet_arm(folder: Path, *, nodes: int, fragments: int, rounds: int, local
     return Arm.model_validate_json(json.dumps(table))
 
 
+def divshare_arm(folder: Path, *, nodes: int, rounds: int, local_steps: int, task: str = "cifar10") -> Arm:
+    """DivShare's own experiment (algorithms.md 10.1): Omega = 0.1, half the nodes 5 times slower.
+
+    Args:
+        folder: synthetic CIFAR-10; MovieLens is found where DECENTRAL_DATA says.
+        nodes: n.
+        rounds: local rounds.
+        local_steps: H; the paper's are 128 (CIFAR-10) and 400 (MovieLens).
+        task: ``cifar10`` or ``movielens``.
+    """
+    images = task == "cifar10"
+    partition = {"name": "shards", "settings": {"shards": 5}} if images else {"name": "by_group"}
+    settings: dict[str, Any] = {"folder": str(folder), "verify": False} if images else {}
+    recipients = 6 if nodes > 16 else 4
+    fast = {"fast_mbps": 60.0 if images else 200.0, "stragglers": nodes // 2, "straggler_factor": 5.0}
+    table: dict[str, Any] = {
+        "name": f"divshare n={nodes}",
+        "nodes": nodes,
+        "algorithm": {"name": "divshare", "settings": {"recipients": recipients}},
+        "fragments": {"count": 10},
+        "data": {"name": task, "settings": settings, "partition": partition},
+        "train": {"lr": 0.01, "batch": 8 if images else 2, "local_steps": local_steps},
+        "network": {"name": "star", "settings": fast},
+        "compute": {"time_per_round": "match_comm", "recipients": recipients},
+        "run": {"max_rounds": rounds, "test_after": rounds, "save_models": False},
+        "evaluate": {"samples": 16},
+    }
+    return Arm.model_validate_json(json.dumps(table))
+
+
+def timekeeper_cpu_s(folder: Path) -> float:
+    """CPU seconds of a job's timekeeper."""
+    last = JobFolder(folder).network.read_text(encoding="utf-8").splitlines()[-1]
+    return float(json.loads(last)["cpu_s"])
+
+
 class Stopwatch(Display):
     """Notes when each node reached which round.
 

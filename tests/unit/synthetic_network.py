@@ -1,4 +1,4 @@
-"""A small serial network with known outcome, and ``network.jsonl`` as the keeper of emulated time writes it."""
+"""A small serial network with known outcome, and ``network.jsonl`` as its run writes it."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Uplink:
 
 
 def serve(
-    node: int, nodes: int, refills: Sequence[float], messages: int, each_s: float, end_s: float
+    node: int, nodes: int, *, refills: Sequence[float], messages: int, each_s: float, end_s: float
 ) -> Uplink:
     """Serve one uplink, one transfer at a time: every refill drops what has not started and queues anew.
 
-    Every fifth message that arrives is superseded; at ``end_s`` what is queued is dropped and what is under
-    way stays in flight.
+    Every fifth message is superseded after it arrived; at ``end_s`` what is queued is dropped and what is
+    under way stays in flight.
     """
     transfers: list[Transfer] = []
     dropped: list[tuple[int, str]] = []

@@ -89,7 +89,7 @@ class SyntheticRun:
     fidelity: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
 
     def transfer_s(self, arm: SyntheticArm, *, slow: bool) -> float:
-        """Seconds of one message on an uplink: a fast one sends a round's six in three quarters of a round."""
+        """Seconds of one message: a fast uplink sends a round's six in three quarters of a round."""
         return arm.period_s / 8 * (SLOWER if slow else 1)
 
     def uplinks(self, arm: SyntheticArm, last: int) -> tuple[list[Uplink], float]:
@@ -102,7 +102,11 @@ class SyntheticRun:
             refills = [first + arm.period(node, self) * k for k in range(last)]
             refills = [when for when in refills if when < end_s]
             each_s = self.transfer_s(arm, slow=node < self.slow)
-            served.append(serve(node, self.nodes, refills, MESSAGES, each_s, end_s + 1e-9))
+            served.append(
+                serve(
+                    *(node, self.nodes), refills=refills, messages=MESSAGES, each_s=each_s, end_s=end_s + 1e-9
+                )
+            )
         return served, end_s
 
     def write(self, folder: Path) -> Path:
@@ -126,13 +130,7 @@ class SyntheticRun:
         return folder
 
     def _manifest(self, jobs: list[dict[str, Any]]) -> dict[str, Any]:
-        host = {
-            "name": "host-a",
-            "cores": 2,
-            "cpu": "Example CPU",
-            "memory_bytes": 24 << 30,
-            "kernel": "6.12",
-        }
+        host = {"name": "host-a", "cores": 2, "cpu": "Example CPU", "memory_bytes": 24 << 30}
         return {
             "v": 1,
             "name": "synthetic",
@@ -144,7 +142,7 @@ class SyntheticRun:
             "exit_code": 0 if self.state == "done" else 4,
             "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "decentral": "0.1.0"},
             "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-            "hosts": [host],
+            "hosts": [{**host, "kernel": "6.12"}],
             "placement": {"host-a": list(range(self.nodes))},
             "jobs": jobs,
             "clock": self.clock,
@@ -176,14 +174,14 @@ class SyntheticRun:
         last = self.stop.get((arm.name, seed), arm.rounds)
         uplinks, end_s = self.uplinks(arm, last) if self.network and last else ([], 0.0)
         if uplinks:
-            self._write_network(folder / "network.jsonl", arm, seed, uplinks, end_s)
+            self._write_network(folder / "network.jsonl", arm, seed, uplinks=uplinks, end_s=end_s)
         if (arm.name, seed) in self.fidelity:
             text = json.dumps(self.fidelity[arm.name, seed])
             (folder / "fidelity.json").parent.mkdir(parents=True, exist_ok=True)
             (folder / "fidelity.json").write_text(text, encoding="utf-8")
         for node in range(self.nodes):
             path = folder / "nodes" / f"{node:03d}.jsonl"
-            self._write_node(path, arm, seed, node, last, uplinks[node] if uplinks else None)
+            self._write_node(path, arm, seed, node, last=last, uplink=uplinks[node] if uplinks else None)
         recorder = FileRecorder(folder / "metrics.jsonl")
         recorder.write(
             "header", run="r", arm=arm.name, seed=seed, algorithm="a", d=100, **self._shared_header()
@@ -222,7 +220,7 @@ class SyntheticRun:
         return list(range(0, last + 1, self.every)) if self.evaluations else []
 
     def _write_network(
-        self, path: Path, arm: SyntheticArm, seed: int, uplinks: list[Uplink], end_s: float
+        self, path: Path, arm: SyntheticArm, seed: int, *, uplinks: list[Uplink], end_s: float
     ) -> None:
         header = {"run": "r", "arm": arm.name, "seed": seed, "contention": "uplink", "concurrency": 1}
         header |= {"abort_on_flush": False, "overhead_bytes": 0, "overhead_s": 0.0, "loss": 0.0}
@@ -242,17 +240,11 @@ class SyntheticRun:
         write_lines(path, lines)
 
     def _write_node(
-        self, path: Path, arm: SyntheticArm, seed: int, node: int, last: int, uplink: Uplink | None
+        self, path: Path, arm: SyntheticArm, seed: int, node: int, *, last: int, uplink: Uplink | None
     ) -> None:
         recorder = FileRecorder(path)
-        header: dict[str, Any] = {
-            "run": "r",
-            "arm": arm.name,
-            "seed": seed,
-            "node": node,
-            "host": "host-a",
-            "pid": 100 + node,
-        }
+        header: dict[str, Any] = {"run": "r", "arm": arm.name, "seed": seed, "node": node}
+        header |= {"host": "host-a", "pid": 100 + node}
         recorder.write(
             "header", algorithm="a", d=100, shard=50, start_unix_s=1.0, **header, **self._shared_header()
         )
@@ -275,12 +267,8 @@ class SyntheticRun:
                     f"test_{self.metric}": score,
                 }
                 sent = counters["total_bytes"]
-                subset: dict[str, Any] = {
-                    "split": "test",
-                    "samples": 500,
-                    "final": False,
-                    "total_bytes": sent,
-                }
+                subset: dict[str, Any] = {"split": "test", "samples": 500, "final": False}
+                subset["total_bytes"] = sent
                 recorder.write("evaluation", **clock, **subset, **scores)
                 if round_ == arm.rounds:
                     recorder.write(

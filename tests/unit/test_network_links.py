@@ -1,4 +1,4 @@
-"""The emulated links against closed forms. At 8 Mbit/s a byte takes a microsecond, 1000 bytes a millisecond."""
+"""The emulated links against closed forms. At 8 Mbit/s a byte takes 1 us, 1000 bytes 1 ms."""
 
 from __future__ import annotations
 
@@ -148,8 +148,16 @@ def test_infinite_rates_and_empty_messages_take_no_time(way: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("contention", ["uplink", "both"])
 def test_a_queue_is_sent_one_after_the_other(contention: str) -> None:
-    outcome = drive(network(contention=contention), [Put(0, 0, to(1, 2, 1, 3)), Put(MS // 2, 0, to(2, first=9))])
-    assert [(a.at_ns // MS, a.item.sequence) for a in outcome.arrivals] == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 9)]
+    outcome = drive(
+        network(contention=contention), [Put(0, 0, to(1, 2, 1, 3)), Put(MS // 2, 0, to(2, first=9))]
+    )
+    assert [(a.at_ns // MS, a.item.sequence) for a in outcome.arrivals] == [
+        (1, 0),
+        (2, 1),
+        (3, 2),
+        (4, 3),
+        (5, 9),
+    ]
     assert outcome.links.started == {0: [0, 1, 2, 3, 9]}
     assert outcome.links.busy_ns[0] == 5 * MS
 
