@@ -43,6 +43,10 @@ class Medium(Protocol):
         """Arrived frames that were refused, by reason."""
         ...
 
+    def payload_bytes(self, message: Message) -> int:
+        """What ``message`` weighs on this network without its header."""
+        ...
+
     def now_ns(self) -> int:
         """Time since the start barrier on the run's own clock; never decreases."""
         ...

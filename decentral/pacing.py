@@ -17,7 +17,7 @@ from decentral.messages import Message
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS, NetworkModel, Transfer
-from decentral.samples import LinkRates, Samples
+from decentral.observations import Samples, Transfers
 from decentral.speech import Role, Totals
 
 
@@ -63,7 +63,7 @@ class Pacer:
 
     Attributes:
         links: the emulated links; all but this node's are idle.
-        rates: asked and achieved duration of transfers, per destination.
+        transfers: what was asked of and achieved by those that were delivered, per destination.
         lateness_ns: by how much events were processed after their time.
     """
 
@@ -72,7 +72,7 @@ class Pacer:
     ) -> None:
         self.links = PacedLinks(model, self._ended)
         self.granted = self.links.granted
-        self.rates = LinkRates()
+        self.transfers = Transfers()
         self.lateness_ns = Samples()
         self._node = node
         self._model = model
@@ -88,7 +88,9 @@ class Pacer:
         self._order = itertools.count()
         self._store: dict[int, Message] = {}
         self._began_ns: dict[int, int] = {}
+        self._ends_ns: dict[int, int] = {}
         self._now_ns = 0
+        self._processed_ns = 0
 
     @property
     def totals(self) -> Totals:
@@ -190,7 +192,7 @@ class Pacer:
             ledger.deliver(node, item)
             if self._trace is not None:
                 self._trace(Transfer(node, item, now_ns, now_ns, "delivered"))
-            self.rates.add(item.destination, bits=8 * item.nbytes, asked_ns=0, achieved_ns=0, delay_ns=0)
+            self.transfers.add(item.destination, bits=8 * item.nbytes, asked_ns=0, achieved_ns=0)
         nbytes = sum(item.nbytes for item in items)
         self._sent = self._sent._replace(
             sent=self._sent.sent + len(items), sent_bytes=self._sent.sent_bytes + nbytes
@@ -202,28 +204,27 @@ class Pacer:
             self._began_ns[sequence] = at_ns
 
     def _ended(self, transfer: Transfer) -> None:
-        item = transfer.item
+        item, start_ns, end_ns = transfer.item, transfer.start_ns, transfer.end_ns
+        sequence = item.sequence
         if self._trace is not None:
             self._trace(transfer)
-        if transfer.outcome != "delivered":
-            self._store.pop(item.sequence, None)
-            self._began_ns.pop(item.sequence, None)
-            return
-        # Where overhead and bytes take no time, a transfer ends in the step that starts it.
-        self._note_starts(self._processed_ns)
-        asked_ns = transfer.end_ns - transfer.start_ns
+        asked_ns = end_ns - start_ns
         if self.granted is not None:
-            asked_ns = self.granted.asked_ns.pop(item.sequence)
-        self.rates.add(
+            asked_ns = self.granted.asked_ns.pop(sequence, 0)
+        if transfer.outcome != "delivered":
+            self._store.pop(sequence, None)
+            self._began_ns.pop(sequence, None)
+            return
+        self._ends_ns[sequence] = end_ns
+        self.transfers.add(
             item.destination,
             bits=8 * (item.nbytes + self._model.overhead_bytes),
             asked_ns=asked_ns,
-            achieved_ns=self._processed_ns - self._began_ns[item.sequence],
+            achieved_ns=self._processed_ns - self._began_ns[sequence],
         )
-        self._ends_ns[item.sequence] = transfer.end_ns
 
     def _due(self, arrival: Arrival) -> Due:
-        sequence = arrival.item.sequence
-        del self._began_ns[sequence]
-        self.rates.delay(arrival.item.destination, arrival.at_ns - self._ends_ns.pop(sequence))
-        return Due(arrival.at_ns, arrival.item.destination, self._store.pop(sequence))
+        item = arrival.item
+        del self._began_ns[item.sequence]
+        self.transfers.delayed(item.destination, arrival.at_ns - self._ends_ns.pop(item.sequence))
+        return Due(arrival.at_ns, item.destination, self._store.pop(item.sequence))

@@ -64,7 +64,7 @@ class OutQueue:
         """Count messages as made."""
         for _, message in outgoing:
             self._traffic.made += 1
-            self._traffic.made_bytes += message.nbytes
+            self._traffic.made_bytes += self._medium.payload_bytes(message)
 
 
 class InQueue:

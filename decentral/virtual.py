@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Protocol, TypeAlias, TypeVar
 
 from decentral.clock import NS_PER_S
@@ -71,14 +72,24 @@ class VirtualMedium:
         wire: to the others.
         eager: push payloads when they are put (synchronous algorithms).
         limit_ns: the run's time limit, as the timekeeper knows it.
+        payload_bytes: what a message weighs on the emulated network.
     """
 
-    def __init__(self, *, node: int, wire: Wire, eager: bool, limit_ns: int = INFINITE_NS) -> None:
+    def __init__(
+        self,
+        *,
+        node: int,
+        wire: Wire,
+        eager: bool,
+        limit_ns: int = INFINITE_NS,
+        payload_bytes: Callable[[Message], int] = attrgetter("nbytes"),
+    ) -> None:
         self.totals = Totals(0, 0, 0, 0)
         self._node = node
         self._wire = wire
         self._eager = eager
         self._limit_ns = limit_ns
+        self._payload_bytes = payload_bytes
         self._now_ns = 0
         self._promised_ns = 0
         self._then_ns = 0
@@ -103,6 +114,10 @@ class VirtualMedium:
     def refused(self) -> Counter[str]:
         """Arrived frames that were refused, by reason."""
         return self._wire.refused
+
+    def payload_bytes(self, message: Message) -> int:
+        """What ``message`` weighs on the emulated network."""
+        return self._payload_bytes(message)
 
     def now_ns(self) -> int:
         """This node's present, in emulated nanoseconds since the start."""
@@ -149,7 +164,7 @@ class VirtualMedium:
             sequence = self._sequence
             self._sequence += 1
             tag = message.round if role == Role.KEEP else -2 - sequence if role == Role.REQUEST else message.round
-            items.append(Item(destination, message.nbytes, sequence, tag, message.fragment, role))
+            items.append(Item(destination, self._payload_bytes(message), sequence, tag, message.fragment, role))
             numbered.append((destination, message._replace(sequence=sequence)))
         self._puts.append(Put(when_ns, flush, items))
         if self._eager:
@@ -251,8 +266,11 @@ class VirtualMedium:
             self._wire.push(ready)
 
     def _serve(self, *, wait: bool) -> None:
-        """Answer requests in their order, as far as their payloads are here, or all of them."""
-        while self._unserved:
+        """Answer requests in their order, as far as their payloads are here, or all known now.
+
+        What is announced while this waits for a payload lies after the node's present and is left for later.
+        """
+        for _ in range(len(self._unserved)):
             requester, request, reply, ping = self._unserved[0]
             if not ping and not wait and request not in self._held[requester]:
                 return

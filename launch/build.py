@@ -11,6 +11,8 @@ import platform
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
+from operator import attrgetter
 from statistics import median
 
 import numpy as np
@@ -31,7 +33,9 @@ from decentral.observer import Grid, Observer
 from decentral.queues import Traffic
 from decentral.records import Recorder, Value
 from decentral.tasks.base import LoadedTask, Scores, Split, size_of
+from decentral.tasks.untrained import LoadedUntrained
 from decentral.timekeeper import Timekeeper
+from decentral.virtual import VirtualMedium, Wire
 from launch.compose import Composition, compose, evaluation_rows, shards
 
 PERTURBATION = 0.005
@@ -93,8 +97,17 @@ class Workload:
             None if self.common_scores is None else (self.common, self.common_scores),
         )
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of entries of every tensor of what nodes hold: a model, or the vector that stands for it."""
+        if isinstance(self.loaded, LoadedUntrained):
+            return self.loaded.sizes
+        return tuple(prod(shape) for _, shape in self.composition.task.shapes())
+
     def initial(self, node: int) -> FloatArray:
         """Node ``node``'s model before round 0 (algorithms.md D12)."""
+        if isinstance(self.loaded, LoadedUntrained):
+            return self.loaded.vectors[node]
         seeds = self.composition.seeds
         init = self.arm.run.init
         if init == "common":
@@ -136,15 +149,14 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
         tasks[key] = composition.task.load()
     loaded = tasks[key]
     common = loaded.initial(composition.seeds.integer("model"))
-    # Made here, the maps are kept and shared by all nodes that are forked afterwards.
-    sizes = [int(np.prod(shape)) for _, shape in composition.task.shapes()]
-    composition.fragmenter.split(sizes)
-    whole_model(sum(sizes))
     dealt = shards(composition, loaded)
     if composition.measured:
         composition = composition.timed(_measured_ns(composition, loaded, dealt[0], common))
     workload = Workload(composition, loaded, dealt, common)
-    if arm.run.init != "common" or arm.evaluate.scope != "global":
+    # Made here, the maps are kept and shared by all nodes that are forked afterwards.
+    composition.fragmenter.split(workload.sizes)
+    whole_model(sum(workload.sizes))
+    if composition.untrained or arm.run.init != "common" or arm.evaluate.scope != "global":
         return workload
     scores, _ = workload.evaluation(None).score(common, final=False)
     return replace(workload, common_scores=scores)
@@ -202,6 +214,18 @@ def limit_ns(workload: Workload) -> int:
     return INFINITE_NS if limit_s is None else round(limit_s * NS_PER_S)
 
 
+def build_medium(workload: Workload, node: int, wire: Wire) -> VirtualMedium:
+    """Emulated time and network as node ``node`` of ``workload`` has them over ``wire``."""
+    loaded = workload.loaded
+    return VirtualMedium(
+        node=node,
+        wire=wire,
+        eager=synchronous(workload),
+        limit_ns=limit_ns(workload),
+        payload_bytes=loaded.payload_bytes if isinstance(loaded, LoadedUntrained) else attrgetter("nbytes"),
+    )
+
+
 def build_participant(
     workload: Workload, node: int, *, medium: Medium, recorder: Recorder, listener: Listener
 ) -> Participant:
@@ -225,7 +249,7 @@ def build_participant(
         id=node,
         n=arm.nodes,
         learner=learner,
-        sizes=[int(np.prod(shape)) for _, shape in composition.task.shapes()],
+        sizes=workload.sizes,
         seeds=composition.seeds,
         medium=medium,
         durations=partial(composition.compute.duration_ns, node),

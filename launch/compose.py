@@ -24,10 +24,11 @@ from decentral.network.compute import ComputeModel
 from decentral.network.model import NetworkModel
 from decentral.seeding import Seeds
 from decentral.tasks.base import Examples, LoadedTask, Partitioner, Sgd, Split, Task, size_of
+from decentral.tasks.untrained import Untrained
 from decentral.topology import Topology
 from launch import parts
 from launch.algorithms import build_algorithm, build_topology, check_algorithm, sent_models, takes_topology
-from launch.emulation import build_compute, build_network, check_compute
+from launch.emulation import build_compute, build_network, check_compute, check_untrained
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Composition:
 
     Attributes:
         topology: None where the algorithm chooses recipients itself.
+        task: as ``decentral.tasks.untrained`` has it where nothing is trained.
         network: the emulated network.
         compute: emulated cost of computing; its nominal time is a placeholder while ``measured``.
     """
@@ -58,6 +60,11 @@ class Composition:
         return Sgd(lr=train.lr, batch=train.batch, momentum=train.momentum, weight_decay=train.weight_decay)
 
     @property
+    def untrained(self) -> bool:
+        """Whether nodes hold random vectors and nothing is trained."""
+        return self.arm.train.mode == "none"
+
+    @property
     def measured(self) -> bool:
         """Whether the nominal time of a round is still to be measured on this machine (``timed``)."""
         return self.arm.compute.time_per_round == "measured"
@@ -69,7 +76,10 @@ class Composition:
     def local_steps(self, rows: int) -> int:
         """H of a node whose shard has ``rows`` rows: as given, or full epochs of ceil(rows / b) steps."""
         train = self.arm.train
-        return train.local_steps or (train.full_epochs or 0) * ceil(rows / train.batch)
+        if train.local_steps is not None:
+            return train.local_steps
+        # Where nothing is trained there are no rows, but an algorithm that divides by its steps.
+        return (train.full_epochs or 0) * max(1, ceil(rows / train.batch))
 
     def algorithm(self, local_steps: int) -> Any:
         """The algorithm for a node that trains ``local_steps`` steps a round.
@@ -99,6 +109,7 @@ def compose(arm: Arm, seed: int) -> Composition:
     partitioner = _attempt(problems, lambda: parts.build("partition", arm.data.partition, {}))
     network = _attempt(problems, lambda: build_network(arm.network, arm.nodes, seeds))
     _attempt(problems, lambda: check_compute(arm))
+    _attempt(problems, lambda: check_untrained(arm))
     _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
     if task is None or partitioner is None or network is None or problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # an unknown algorithm hinders more than one part
@@ -113,6 +124,8 @@ def compose(arm: Arm, seed: int) -> Composition:
     )
     if compute is None or problems:
         raise ConfigError(problems)
+    if arm.train.mode == "none":
+        task = Untrained(task=task, n=arm.nodes, fragmenter=fragmenter, seeds=seeds)
     return Composition(arm, seeds, topology, fragmenter, task, partitioner, network, compute)
 
 
@@ -223,13 +236,15 @@ def held_out(composition: Composition, examples: Examples) -> IntArray:
 
 
 def shards(composition: Composition, loaded: LoadedTask) -> list[IntArray]:
-    """Training rows of nodes 0..n-1, those set aside for validation left out.
+    """Training rows of nodes 0..n-1, those set aside for validation left out; none where nothing is trained.
 
     The rows are set aside before the others are dealt, so that no node is left without any.
 
     Raises:
         ConfigError: the rows cannot be dealt so.
     """
+    if composition.untrained:
+        return [np.empty(0, dtype=np.int64)] * composition.arm.nodes
     examples = loaded.examples
     kept = np.setdiff1d(np.arange(examples.count), held_out(composition, examples))
     labels = None if examples.labels is None else examples.labels[kept]
@@ -259,6 +274,8 @@ def evaluation_rows(
     Raises:
         ConfigError: ``evaluate.scope = "local"`` where the task has no owners of rows, or an owner no rows.
     """
+    if composition.untrained:
+        return "test", None
     wanted = composition.arm.evaluate
     split: Split = "train" if wanted.split == "validation" else "test"
     rows = held_out(composition, loaded.examples) if split == "train" else None

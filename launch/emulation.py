@@ -62,6 +62,26 @@ def check_compute(arm: Arm) -> None:
         raise ConfigError(problems)
 
 
+def check_untrained(arm: Arm) -> None:
+    """Refuse what cannot be had without training.
+
+    Raises:
+        ConfigError: measured compute times, or real time.
+    """
+    if arm.train.mode != "none":
+        return
+    problems = []
+    if arm.compute.time_per_round == "measured":
+        expectation = 'nothing is trained with train.mode = "none", so there is nothing to measure'
+        step = 'write seconds or "match_comm"'
+        problems.append(sentence("compute.time_per_round", "measured", expectation, step))
+    if arm.run.clock == "wall":
+        expectation = 'messages are short with train.mode = "none", and weigh like models in emulated time only'
+        problems.append(sentence("run.clock", "wall", expectation, 'use clock = "virtual"'))
+    if problems:
+        raise ConfigError(problems)
+
+
 def build_compute(
     arm: Arm, seeds: Seeds, parameters: int, volume: Callable[[], float | None]
 ) -> ComputeModel:

@@ -26,15 +26,13 @@ from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import ZmqTransport
-from decentral.virtual import VirtualMedium
 from launch.board import Board
 from launch.build import (
     Emulation,
     Workload,
+    build_medium,
     build_observer,
     build_participant,
-    limit_ns,
-    synchronous,
 )
 from launch.kernel import give_back_free_memory
 from launch.paths import JobFolder, unwritable
@@ -144,9 +142,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
         batch_bytes=4 * workload.d,
         timeout_s=run.liveness_timeout_s,
     )
-    medium = VirtualMedium(
-        node=number, wire=wire, eager=synchronous(workload), limit_ns=limit_ns(workload)
-    )
+    medium = build_medium(workload, number, wire)
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
     _meet(channel, lambda: None)

@@ -57,7 +57,7 @@ def draw_all(run: Run) -> list[Drawn]:
             f"{score} over traffic",
             timeplots.score_over_bytes,
             "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes, mean over nodes, at the "
-            "same points in time, without headers. Attempted: handed to the network; sent: left the node "
+            "same evaluations, without headers. Attempted: handed to the network; sent: left the node "
             f"whole. 1 MB is 10\u2076 bytes. {band}",
         ),
         (

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from results.metrics import JOB, curve_rows, over_nodes, with_averages
+from results.metrics import JOB, curve_rows, over_nodes, with_attempted, with_averages
 from results.read import Run
 
 Axis: TypeAlias = Literal["time_s", "total_bytes"]
@@ -67,8 +67,9 @@ def on_grid(run: Run, grid: Grid, axis: Axis = "time_s", arms: Sequence[str] | N
         arm, seed, ``axis`` (the grid point), the columns of ``over_nodes`` of the same name, and ``fresh``:
         whether any node of the job was evaluated since the grid point before.
     """
-    needed = [*JOB, "node", "score", "test_loss", "time_s", "total_bytes"]
-    rows = curve_rows(run.evaluations)[needed].sort_values([*JOB, "node", axis], kind="stable")
+    needed = [*JOB, "node", "score", "test_loss", "time_s", "total_bytes", "made_bytes"]
+    rows = with_attempted(run, curve_rows(run.evaluations))[needed]
+    rows = rows.sort_values([*JOB, "node", axis], kind="stable")
     parts, freshness = [], []
     groups: Any = rows.groupby(JOB, observed=True, sort=True)
     for (arm, seed), job_rows in groups:
@@ -99,8 +100,8 @@ def traffic_on_grid(run: Run, grid: Grid) -> pd.DataFrame:
         grid: ascending, seconds of the run's clock.
 
     Returns:
-        arm, seed, ``time_s`` (the grid point), and means over the job's nodes of ``made_bytes`` and
-        ``total_bytes``; NaN where a node's logs have none.
+        arm, seed, ``time_s`` (the grid point), and means over the job's nodes, ``made_bytes_now`` and
+        ``total_bytes_now``; NaN where a node's logs have none.
     """
     names = ["made_bytes", "total_bytes"]
     parts = []
@@ -114,10 +115,11 @@ def traffic_on_grid(run: Run, grid: Grid) -> pd.DataFrame:
             counts = np.vstack([np.where(np.isnan(counts[:1]), np.nan, 0.0), counts])
             times = node_rows["time_s"].to_numpy(dtype=np.float64)
             sums += counts[np.searchsorted(times, grid, side="right")]
-        means = pd.DataFrame(sums / nodes.ngroups, columns=names)
+        means = pd.DataFrame(sums / nodes.ngroups, columns=[f"{name}_now" for name in names])
         arms_of_job = pd.Series([arm] * len(grid), dtype=run.rounds["arm"].dtype)
         parts.append(means.assign(arm=arms_of_job, seed=np.int64(seed), time_s=grid))
-    return pd.concat(parts) if parts else run.rounds.iloc[:0][[*JOB, "time_s", *names]]
+    empty = run.rounds.iloc[:0][[*JOB, "time_s", *names]]
+    return pd.concat(parts) if parts else empty.rename(columns={name: f"{name}_now" for name in names})
 
 
 @lru_cache(maxsize=1)
@@ -127,8 +129,9 @@ def by_time(run: Run) -> pd.DataFrame:
     Kept for the next caller, since several figures are drawn from it: copy it before changing it.
 
     Returns:
-        The columns of ``on_grid``, ``traffic_on_grid`` and ``with_averages``, and ``fresh_average``: whether the observer
-        looked since the grid point before.
+        The columns of ``on_grid``, in which bytes are those at the evaluations that count, of
+        ``traffic_on_grid`` and of ``with_averages``, and ``fresh_average``: whether the observer looked since
+        the grid point before.
     """
     grid = grid_of(run)
     parts = []
@@ -140,7 +143,7 @@ def by_time(run: Run) -> pd.DataFrame:
         parts.append(ordered.iloc[position[seen]].assign(time_s=grid[seen], fresh_average=fresh))
     keys = [*JOB, "time_s"]
     held = pd.concat(parts) if parts else run.averages.iloc[:0].assign(fresh_average=False)
-    scores = on_grid(run, grid).drop(columns="total_bytes")
-    table = with_averages(run, scores.merge(traffic_on_grid(run, grid), on=keys, how="left"), held, keys)
+    scores = on_grid(run, grid).merge(traffic_on_grid(run, grid), on=keys, how="left")
+    table = with_averages(run, scores, held, keys)
     table = table.merge(held[[*keys, "fresh_average"]], on=keys, how="left")
     return table.assign(fresh_average=table["fresh_average"].eq(True))

@@ -54,18 +54,19 @@ def score_over_bytes(run: Run) -> Figure | None:
         return None
     largest = table[panels].max().max()
     unit, size = ("GB", 1e9) if largest >= 5e9 else ("MB", 1e6) if largest >= 5e4 else ("kB", 1e3)
-    table[panels] /= size
+    table[[*panels, *(f"{name}_now" for name in panels)]] /= size
     figure, all_axes = new_figure(len(panels))
     drawn: dict[str, ArmStyle] = {}
     for axes, name in zip(all_axes, panels, strict=True):
         for arm, style, rows in by_arm(run, table):
-            curve = across_seeds(rows, ["arm", "time_s"], ["node_avg", "avg_model", name])
+            now = f"{name}_now"
+            curve = across_seeds(rows, ["arm", "time_s"], ["node_avg", "avg_model", name, now])
             seeds = rows[rows["fresh"]]
             solid, dashes = _at(curve, seeds), _at(curve, rows[rows["fresh_average"]])
             drawn[arm] = entry(style, solid["node_avg"])
             draw_curve(axes, solid, name, "node_avg", style, seeds=seeds, scale=shown_scale(run))
             if len(dashes):
-                draw_curve(axes, dashes, name, "avg_model", style, scale=shown_scale(run), dashed=True)
+                draw_curve(axes, dashes, now, "avg_model", style, scale=shown_scale(run), dashed=True)
         axes.set_xlabel(f"{_TRAFFIC[name]} ({unit})")
         axes.set_ylabel(score_label(run) if axes is all_axes[0] else "")
     dashed = bool(table["avg_model"].notna().any())

@@ -120,8 +120,13 @@ class DataSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """Local training: SGD's settings and either H local steps or a number of epochs per round."""
+    """Local training: SGD's settings and either H local steps or a number of epochs per round.
 
+    With ``mode = "none"`` nothing is trained and no data is read: nodes exchange short random vectors, which
+    weigh on the emulated network what models would (decentral.tasks.untrained).
+    """
+
+    mode: Literal["sgd", "none"] = "sgd"
     lr: Annotated[float, Field(ge=0, examples=[0.05])]
     batch: Annotated[int, Field(ge=1, examples=[8])]
     local_steps: Annotated[int, Field(ge=1, examples=[8])] | None = None

@@ -2,52 +2,135 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
+from decentral.following import Listener
 from decentral.inline import InlineWire, Scheduler
 from decentral.messages import RUN_ID_BYTES
-from decentral.records import FileRecorder
+from decentral.records import FileRecorder, Recorder
 from decentral.tasks.base import LoadedTask, Scores
-from decentral.virtual import VirtualMedium
 from launch.build import (
     Emulation,
     Participant,
+    Workload,
+    build_medium,
     build_observer,
     build_participant,
-    limit_ns,
     load_workload,
-    synchronous,
 )
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.process import save_model
 
 
-class _DisplayListener:
-    """Passes a node's progress straight to the display."""
+class DisplayListener:
+    """Passes a node's progress straight to the display.
+
+    Args:
+        display: hears it.
+        metric: name of the score.
+    """
 
     def __init__(self, display: Display, metric: str) -> None:
         self._display = display
         self._metric = metric
 
     def progress(self, node: int, round_: int, train_loss: float | None) -> None:
-        self._display.progress(node, round_, train_loss)
+        """A local round is finished; a loss that is not a number is none, as on the board of processes."""
+        known = train_loss is not None and not math.isnan(train_loss)
+        self._display.progress(node, round_, train_loss if known else None)
 
     def evaluated(self, node: int, round_: int, scores: Scores) -> None:
+        """An evaluation is finished."""
         self._display.evaluated(node, round_, self._metric, scores[self._metric], scores["loss"])
+
+
+@dataclass(frozen=True)
+class Recorders:
+    """Who takes the events of a run.
+
+    Args:
+        node: of node i; called once per node.
+        metrics: of the observer.
+        network: of the emulated network.
+    """
+
+    node: Callable[[int], Recorder]
+    metrics: Recorder
+    network: Recorder
+
+
+class InlineRun:
+    """All nodes of a workload in this process.
+
+    Args:
+        workload: the run.
+        recorders: take its events.
+        listener: hears of its progress.
+
+    Attributes:
+        recorders: as given.
+        participants: those that have been built so far.
+    """
+
+    def __init__(self, workload: Workload, recorders: Recorders, listener: Listener) -> None:
+        self._workload = workload
+        self.recorders = recorders
+        self._listener = listener
+        self.participants: list[Participant] = []
+
+    def run(self, interruption: Interruption) -> None:
+        """Build the nodes and run them to their end; ``network`` is complete then, also after an error.
+
+        Raises:
+            Interrupted: by ``interruption``, at the next hand-over.
+            Exception: the first that a node raised.
+        """
+        workload, recorders = self._workload, self.recorders
+        run = secrets.token_bytes(RUN_ID_BYTES)
+        observer = build_observer(workload, recorders.metrics)
+        emulation = Emulation(workload, run)
+        scheduler = Scheduler(emulation.timekeeper, observer.add, run)
+        for i in range(workload.arm.nodes):
+            recorder = recorders.node(i)
+            recorder.write("header", **workload.header(i), run=run.hex())
+            medium = build_medium(workload, i, InlineWire(scheduler, i, 4 * workload.d))
+            participant = build_participant(
+                workload, i, medium=medium, recorder=recorder, listener=self._listener
+            )
+            self.participants.append(participant)
+            scheduler.add(i, participant.run)
+        try:
+            with interruption.calling(scheduler.interrupt):
+                scheduler.run()
+        except BaseException as error:
+            reason = "interrupted" if isinstance(error, Interrupted) else "failed"
+            with suppress(PreflightError):  # the disk may be what failed
+                emulation.write(recorders.network, reason, 0.0)
+            raise
+        emulation.write(recorders.network, "done", 0.0)
+
+    def finish(self, reason: str) -> None:
+        """Write how it ended into every node's log."""
+        for participant in self.participants:
+            with suppress(PreflightError):  # the disk may be what failed
+                participant.node.finish(reason)
 
 
 class InlineExecutor:
     """Deterministic and slow to interrupt (at the next hand-over); for tests and small studies."""
 
     def __init__(self) -> None:
+        import torch
+
         self._tasks: dict[str, LoadedTask] = {}
         # As in a node process, so that the bits agree: sums of several threads are ordered otherwise.
         torch.set_num_threads(1)
@@ -55,75 +138,45 @@ class InlineExecutor:
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job``; its nodes' logs and models are the same as on processes, but for wall times."""
+        made: InlineRun | None = None
         with ExitStack() as logs:
-            participants: list[Participant] = []
             try:
-                self._run(job, display, interruption, logs, participants)
+                made = self._prepare(job, display, logs)
+                made.run(interruption)
+                _keep(made, job)
             except Interrupted as error:
-                return _ended(participants, Outcome("interrupted", str(error), Interrupted.exit_code))
+                outcome = Outcome("interrupted", str(error), Interrupted.exit_code)
             except ConfigError as error:
-                return _ended(participants, Outcome("failed", str(error), ConfigError.exit_code))
+                outcome = Outcome("failed", str(error), ConfigError.exit_code)
             except DecentralError as error:
-                return _ended(participants, Outcome("failed", str(error), RunFailed.exit_code))
+                outcome = Outcome("failed", str(error), RunFailed.exit_code)
             except Exception as error:  # third-party parts may raise anything; it is reported whole
                 last = "".join(traceback.format_exception_only(error)).strip()
-                cause = f"{last}\n{traceback.format_exc()}"
-                return _ended(participants, Outcome("failed", cause, RunFailed.exit_code))
-        return Outcome("done")
+                outcome = Outcome("failed", f"{last}\n{traceback.format_exc()}", RunFailed.exit_code)
+            else:
+                return Outcome("done")
+            if made is not None:
+                made.finish(outcome.state)
+            return outcome
 
     def close(self) -> None:
         """Let numerical libraries use as many threads as before."""
         self._one_thread.unregister()
 
-    def _run(
-        self,
-        job: Job,
-        display: Display,
-        interruption: Interruption,
-        logs: ExitStack,
-        participants: list[Participant],
-    ) -> None:
+    def _prepare(self, job: Job, display: Display, logs: ExitStack) -> InlineRun:
         workload = load_workload(job.arm, job.seed, self._tasks)
-        run = secrets.token_bytes(RUN_ID_BYTES)
-        listener = _DisplayListener(display, workload.composition.task.metric.name)
-        metrics = logs.enter_context(closing(FileRecorder(job.folder.metrics)))
-        observer = build_observer(workload, metrics)
-        emulation = Emulation(workload, run)
-        scheduler = Scheduler(emulation.timekeeper, observer.add, run)
-        eager, limit = synchronous(workload), limit_ns(workload)
-        for i in range(job.arm.nodes):
-            recorder = logs.enter_context(closing(FileRecorder(job.folder.node_log(i))))
-            recorder.write("header", **workload.header(i), run=run.hex())
-            wire = InlineWire(scheduler, i, 4 * workload.d)
-            participant = build_participant(
-                workload,
-                i,
-                medium=VirtualMedium(node=i, wire=wire, eager=eager, limit_ns=limit),
-                recorder=recorder,
-                listener=listener,
-            )
-            participants.append(participant)
-            scheduler.add(i, participant.run)
-        network = logs.enter_context(closing(FileRecorder(job.folder.network)))
-        try:
-            with interruption.calling(scheduler.interrupt):
-                scheduler.run()
-        except BaseException as error:
-            reason = "interrupted" if isinstance(error, Interrupted) else "failed"
-            with suppress(PreflightError):  # the disk may be what failed
-                emulation.write(network, reason, 0.0)
-            raise
-        emulation.write(network, "done", 0.0)
-        for i, participant in enumerate(participants):
-            if job.arm.run.save_models:
-                save_model(job.folder.model(i), participant.node.x)
-            participant.node.finish("done")
-        metrics.write("end", reason="done")
+        recorders = Recorders(
+            node=lambda i: logs.enter_context(closing(FileRecorder(job.folder.node_log(i)))),
+            metrics=logs.enter_context(closing(FileRecorder(job.folder.metrics))),
+            network=logs.enter_context(closing(FileRecorder(job.folder.network))),
+        )
+        return InlineRun(workload, recorders, DisplayListener(display, workload.composition.task.metric.name))
 
 
-def _ended(participants: Sequence[Participant], outcome: Outcome) -> Outcome:
-    """``outcome``, after every node has written how it ended."""
-    for participant in participants:
-        with suppress(PreflightError):  # the disk may be what failed
-            participant.node.finish(outcome.state)
-    return outcome
+def _keep(made: InlineRun, job: Job) -> None:
+    """What a run that came to its end leaves behind."""
+    for i, participant in enumerate(made.participants):
+        if job.arm.run.save_models:
+            save_model(job.folder.model(i), participant.node.x)
+        participant.node.finish("done")
+    made.recorders.metrics.write("end", reason="done")

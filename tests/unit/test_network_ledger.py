@@ -100,6 +100,16 @@ def test_check_without_links_expects_nothing_in_flight() -> None:
         ledger.check()
 
 
+def test_stop_drops_the_queue_and_lets_transfers_go_on() -> None:
+    links = Links(network(), Ledger(N))
+    links.put(0, 0, [message(1), message(2), message(3)], flush=False)
+    links.stop(5_000, 0)
+    assert finish(links) == [Arrival(10_500, 0, message(1))]
+    assert links.ledger.dropped["end"].columns(0).tolist() == [[0, 0, 1, 1], [0, 0, 10, 10]]
+    assert (links.dropped[0], links.dropped_bytes[0]) == (2, 20)
+    links.ledger.check()
+
+
 def test_lost_messages_use_the_link_and_never_arrive() -> None:
     transfers: list[Transfer] = []
     links = Links(network(loss=0.25), Ledger(N), transfers.append)

@@ -271,16 +271,6 @@ def test_a_queue_operation_sees_arrivals_of_its_instant_but_precedes_ends() -> N
     assert links.started == {0: [0, 7]}
 
 
-def test_stop_drops_the_queue_and_lets_transfers_go_on() -> None:
-    links = Links(network(), Ledger(4))
-    links.put(0, 0, to(1, 2, 3), flush=False)
-    links.stop(MS // 2, 0)
-    assert links.step() == [Arrival(MS, 0, to(1)[0])]
-    assert links.next_event() == (INFINITE_NS, 0)
-    assert links.ledger.dropped["end"].columns(0)[0].tolist() == [0, 0, 1, 1]
-    links.ledger.check()
-
-
 @ways
 def test_close_leaves_in_flight_what_is_under_way(way: dict[str, Any]) -> None:
     model = network(latency_ns=np.array([[10 * MS]]), **way)

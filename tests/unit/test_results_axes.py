@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from results import plots
+from results import plots, timeplots
 from results.figures import draw_all
 from results.provenance import flat, provenance
 from results.read import Run, read_run
@@ -23,6 +23,10 @@ from tests.unit.synthetic_run import SyntheticArm, SyntheticRun
 def scattered(tmp_path: Path, seeds: tuple[int, ...], shift: float) -> Run:
     arms = (SyntheticArm(name="a", seed_shift=shift), SyntheticArm(name="b", seed_shift=shift, level=0.6))
     return read_run(SyntheticRun(arms=arms, seeds=seeds).write(tmp_path / "run"))
+
+
+def captions(run: Run) -> dict[str, str]:
+    return {drawn.name: drawn.caption for drawn in draw_all(run)}
 
 
 def seed_lines(figure: Figure) -> list[np.ndarray]:
@@ -38,7 +42,7 @@ def band_reach(figure: Figure) -> np.ndarray:
 
 def test_axes_follow_what_was_measured_and_not_wide_intervals(tmp_path: Path) -> None:
     run = scattered(tmp_path, (1, 2), 0.2)
-    for draw in (plots.score_over_rounds, plots.score_over_time, plots.score_over_bytes):
+    for draw in (plots.score_over_rounds, timeplots.score_over_time, timeplots.score_over_bytes):
         figure = draw(run)
         assert figure is not None
         figure.draw_without_rendering()
@@ -90,7 +94,7 @@ def test_two_to_five_seeds_are_drawn_one_by_one(tmp_path: Path, wide: int) -> No
     figure = plots.score_over_rounds(run)
     assert figure is not None
     lines = seed_lines(figure)
-    assert ("thin lines: single seeds" in draw_all(run)[0].caption) == (wide in (2, 5))
+    assert ("thin lines: single seeds" in captions(run)["score_rounds"]) == (wide in (2, 5))
     if wide in (1, 6):
         assert lines == []
         return
@@ -117,7 +121,7 @@ def test_the_clock_is_the_manifests(tmp_path: Path, clock: str | None, label: st
     (folder / "manifest.json").write_text(json.dumps({**manifest, "clock": clock}))
     run = read_run(folder)
     assert (clock_of(run), time_label(run)) == (clock or "", label)
-    figure = plots.score_over_time(run)
+    figure = timeplots.score_over_time(run)
     assert figure is not None
     assert figure.axes[0].get_xlabel() == label
     assert dict(facts(run))["clock"] == dict(provenance(run))["clock"] == (clock or DASH)

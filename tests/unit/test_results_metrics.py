@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,7 @@ from results.metrics import (
     by_round,
     curve_rows,
     final_rows,
-    grid_of,
-    on_grid,
     t_interval,
-    target_over_seeds,
-    time_to_target,
     traffic,
     training_loss,
 )
@@ -132,79 +127,6 @@ def test_curves_keep_the_subset_and_finals_the_whole_split(run: Run) -> None:
     finals = final_rows(run.evaluations)
     assert set(finals["samples"]) == {10000}
     assert len(finals) == 2 * 3 * 4
-
-
-def test_in_step_the_grid_is_the_evaluations(run: Run) -> None:
-    grid = grid_of(run, "mosaic")
-    np.testing.assert_allclose(grid, [0.0, 1.25, 2.5, 3.75, 5.0])
-    table = on_grid(run, grid, arms=["mosaic"])
-    rounds = by_round(run)
-    np.testing.assert_allclose(table["node_avg"], rounds.loc[rounds["arm"] == "mosaic", "node_avg"])
-
-
-def evaluations(times: dict[int, list[tuple[float, float]]]) -> pd.DataFrame:
-    """Rows of one job: (time, score) pairs by node."""
-    rows = [
-        {"node": node, "round": k, "time_s": time, "score": score, "total_bytes": 10 * time}
-        for node, pairs in times.items()
-        for k, (time, score) in enumerate(pairs)
-    ]
-    frame = pd.DataFrame(rows).assign(seed=1, split="test", final=False, samples=1.0, test_loss=0.0)
-    return frame.assign(arm=pd.Categorical(["mosaic"] * len(rows), ["mosaic", "el"], ordered=True))
-
-
-def replaced(run: Run, frame: pd.DataFrame, nodes: int) -> Run:
-    jobs = tuple(replace(job, nodes=nodes) for job in run.jobs)
-    return replace(run, evaluations=frame, jobs=jobs)
-
-
-def test_on_a_grid_each_node_counts_with_its_last_value_at_or_before(run: Run) -> None:
-    two = replaced(run, evaluations({0: [(0, 0.0), (2, 1.0)], 1: [(1, 0.0), (3, 2.0)]}), 2)
-    table = on_grid(two, np.array([0.0, 1.0, 1.9, 2.0, 2.9, 3.0, 9.0]))
-    assert table["time_s"].tolist() == [0.0, 1.0, 1.9, 2.0, 2.9, 3.0]
-    np.testing.assert_allclose(table["node_avg"], [np.nan, 0.0, 0.0, 0.5, 0.5, 1.5])
-    assert table["nodes"].tolist() == [1, 2, 2, 2, 2, 2]
-    over_bytes = on_grid(two, np.array([10.0, 30.0]), axis="total_bytes")
-    np.testing.assert_allclose(over_bytes["node_avg"], [0.0, 1.5])
-
-
-# Without a deadline: a slow machine is no failure.
-@settings(deadline=None, max_examples=30)
-@given(
-    pairs=st.lists(
-        st.lists(st.tuples(st.integers(0, 20), st.integers(0, 10)), min_size=1), min_size=1, max_size=4
-    )
-)
-def test_time_to_target_agrees_with_the_grid_of_all_events(
-    run: Run, pairs: list[list[tuple[int, int]]]
-) -> None:
-    by_node = {
-        node: [(float(time), score / 10) for time, score in dict(sorted(values)).items()]
-        for node, values in enumerate(pairs)
-    }
-    frame = evaluations(by_node)
-    few = replaced(run, frame, len(by_node))
-    table = on_grid(few, np.unique(frame["time_s"].to_numpy()))
-    for target in (0.0, 0.35, 0.5, 2.0):
-        reached = table.loc[table["node_avg"] >= target - 1e-9, "time_s"]
-        expected = reached.min() if len(reached) else math.inf
-        assert time_to_target(few, target)["time_s"].tolist() == [expected]
-
-
-def test_never_is_a_value_and_is_counted(run: Run) -> None:
-    times = time_to_target(run, 0.64)
-    assert times["time_s"].tolist() == [5.0, 5.0, 3.75, math.inf, math.inf, math.inf]
-    table = target_over_seeds(times).set_index("arm")
-    assert table.loc["el", ["reached", "never"]].tolist() == [0, 3]
-    assert math.isinf(float(table.loc["el", "time_s"]))
-    assert table.loc["mosaic", ["reached", "never"]].tolist() == [3, 0]
-    assert math.isnan(float(table.loc["el", "time_s_ci"]))
-
-
-def test_a_target_needs_a_direction(run: Run) -> None:
-    unknown = replace(run, metric=replace(run.metric, higher_is_better=None))
-    with pytest.raises(ValueError, match="higher_is_better"):
-        time_to_target(unknown, 0.5)
 
 
 def test_traffic_is_the_last_counters_of_all_nodes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from decentral.errors import PreflightError
-from results import plots
+from results import plots, timeplots
 from results.atomic import write_atomic
 from results.figures import draw_all
 from results.read import Run, read_run
@@ -25,6 +25,7 @@ from tests.unit.synthetic_run import SyntheticArm, SyntheticRun
 FIGURES = {
     "score_rounds",
     "score_time",
+    "time_to_target",
     "score_bytes",
     "spread_rounds",
     "final_distribution",
@@ -203,10 +204,10 @@ def test_curves_are_means_over_seeds_in_percent(reported: Path) -> None:
     np.testing.assert_allclose(node_avg, expected)
     _, avg_model = curve(plots.score_over_rounds(run), 1)
     np.testing.assert_allclose(avg_model, expected + 2)
-    sent, over_bytes = curve(plots.score_over_bytes(run), 0)
+    sent, over_bytes = curve(timeplots.score_over_bytes(run), 0)
     np.testing.assert_allclose(sent, rounds * 2)
     np.testing.assert_allclose(over_bytes, expected)
-    time_s, over_time = curve(plots.score_over_time(run), 0)
+    time_s, over_time = curve(timeplots.score_over_time(run), 0)
     np.testing.assert_allclose(time_s, rounds * 0.25)
     np.testing.assert_allclose(over_time, expected)
 
@@ -222,7 +223,7 @@ def test_where_fewer_seeds_got_the_curve_goes_on_dotted(tmp_path: Path) -> None:
 
 def test_an_arm_has_one_colour_in_all_figures(reported: Path) -> None:
     run = read_run(reported)
-    for draw in (plots.score_over_rounds, plots.score_over_time, plots.consensus_over_rounds):
+    for draw in (plots.score_over_rounds, timeplots.score_over_time, plots.consensus_over_rounds):
         figure = draw(run)
         assert figure is not None
         assert {line.get_color() for line in figure.axes[0].get_lines()} == set(PALETTE[:2])
