@@ -17,7 +17,7 @@ class WallClock:
 
     def __init__(self) -> None:
         self._state: tuple[int, int | None] = (time.monotonic_ns(), None)
-        """Origin, and the instant of the pause in progress: one tuple, so that readers see both or neither."""
+        """Origin, and the instant of the pause in progress: one tuple, so readers see both or neither."""
 
     def start(self) -> None:
         """The start barrier fell: it is 0 now."""

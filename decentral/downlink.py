@@ -12,7 +12,7 @@ uplink is not given to that sender's other transfers, so rates can lie below the
 from __future__ import annotations
 
 from dataclasses import replace
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from decentral.network.flows import Flow, SharedRates
@@ -39,7 +39,7 @@ class Grant(NamedTuple):
 
 
 class GrantedFlows:
-    """One sender's transfers (a ``Flows``): each ends when its uplink is done and its receiver has granted it.
+    """One sender's transfers (a ``Flows``): each ends when its uplink is through and its receiver granted it.
 
     Args:
         model: the network.
@@ -73,11 +73,8 @@ class GrantedFlows:
 
     def next_ns(self) -> int:
         """See Flows."""
-        ends = self._ends
-        while ends and ends[0][2].cut:
-            heappop(ends)
         uplink_ns = self._uplink.next_ns()
-        return min(uplink_ns, ends[0][0]) if ends else uplink_ns
+        return min(uplink_ns, self._ends[0][0]) if self._ends else uplink_ns
 
     def pop(self) -> Flow | None:
         """See Flows; call ``next_ns`` first."""
@@ -97,9 +94,11 @@ class GrantedFlows:
     def cut(self, now_ns: int, flow: Flow) -> None:
         """See Flows."""
         sequence = flow.item.sequence
-        if sequence not in self._through and sequence in self._pending:
+        if sequence not in self._pending:
+            self._ends = [end for end in self._ends if end[2] is not flow]
+            heapify(self._ends)
+        elif sequence not in self._through:
             self._uplink.cut(now_ns, flow)
-        flow.cut = True
         for table in (self._pending, self._granted, self._through, self.asked_ns):
             table.pop(sequence, None)
         self.offers.append(Offer(flow.item.destination, sequence, now_ns, None))

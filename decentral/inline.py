@@ -141,6 +141,8 @@ class Scheduler:
             self._yielded.release()
 
     def _hand_over(self, task: _Task) -> None:
+        if self._cancelled:  # it waits again while it is unwound
+            raise _Cancelled
         self._yielded.release()
         task.resume.acquire()
         if self._cancelled:
@@ -203,6 +205,6 @@ class InlineWire:
         """A snapshot to the observer, which scores it here and now."""
         self._scheduler.observe(message)
 
-    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
+    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
         """The next thing heard."""
         return self._scheduler.next(self._node, block, what)

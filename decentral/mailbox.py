@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from decentral.clock import NS_PER_S
 from decentral.errors import RunFailed, StalledError
 from decentral.messages import Kind, Message
 from decentral.observations import Samples
@@ -47,7 +46,7 @@ class Mailbox:
         self._failure: BaseException | None = None
 
     def deliver(self, messages: Sequence[Message], now_ns: int) -> None:
-        """Take in what arrived together at ``now_ns``, on the monotonic clock; ``time_ns`` is when it should have."""
+        """Take in what arrived together at ``now_ns`` on the monotonic clock; their ``time_ns``: when due."""
         with self._news:
             self._heard_s = time.monotonic()
             for message in messages:
@@ -155,6 +154,7 @@ class Mailbox:
             if superseded is not None:
                 _count(self.replaced[sender], superseded)
             self._untaken[key] = nbytes
+        if kind is Kind.PING:
             message = message._replace(kind=Kind.FRAGMENT)
         self._messages.append(message)
 
@@ -162,8 +162,3 @@ class Mailbox:
 def _count(tally: list[int], nbytes: int) -> None:
     tally[0] += 1
     tally[1] += nbytes
-
-
-def seconds(duration_ns: int) -> float:
-    """For calls that take seconds."""
-    return duration_ns / NS_PER_S

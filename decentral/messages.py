@@ -48,6 +48,14 @@ class Kind(IntEnum):
     """A whole model that its receiver averages with and answers."""
     REPLY = 4
     """The answer to a request, of the same round."""
+    PING = 5
+    """As ``FRAGMENT``, and its receiver answers with one of its own (real time only)."""
+    OFFER = 6
+    """A transfer has started whose rate the receiver is to share out (``decentral.downlink``)."""
+    WITHDRAWAL = 7
+    """A transfer on offer was cut."""
+    GRANT = 8
+    """The receiver's downlink has taken a transfer in."""
 
 
 _FLOAT32 = np.dtype("<f4")
@@ -149,7 +157,9 @@ def decode_header(data: bytes | memoryview, run: bytes) -> Header:
     parts = tuple(_PART.iter_unpack(packed))
     if any(nbytes % 4 for _, nbytes, _ in parts):
         raise WireError("malformed", "a fragment's length is not a whole number of float32")
-    return Header(_KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, age, batch, parts)
+    return Header(
+        _KINDS[kind], sender, round_, int.from_bytes(time_ns, "little"), map_hash, age, batch, parts
+    )
 
 
 def decode_payload(header: Header, buffers: Sequence[bytes | memoryview]) -> list[Message]:

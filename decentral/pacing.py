@@ -1,4 +1,4 @@
-"""One node's uplink in real time: the rules of ``decentral.network.links``, kept by a clock. No I/O, no sleeping.
+"""One node's uplink in real time: the rules of ``decentral.network.links``, kept by a clock. No I/O.
 
 The emulated network's own state machine decides what starts, how long it takes and when it arrives; here it
 is driven by the time that the caller reads. All deadlines are absolute, each transfer starting when the one
@@ -16,7 +16,7 @@ from decentral.downlink import GrantedFlows
 from decentral.messages import Message
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
-from decentral.network.model import INFINITE_NS, NetworkModel, Transfer
+from decentral.network.model import NetworkModel, Transfer
 from decentral.observations import Samples, Transfers
 from decentral.speech import Role, Totals
 
@@ -96,13 +96,11 @@ class Pacer:
     def totals(self) -> Totals:
         """Messages and payload bytes transferred and dropped so far."""
         links, node = self.links, self._node
-        own = Totals(
-            links.sent[node], links.sent_bytes[node], links.dropped[node], links.dropped_bytes[node]
-        )
+        own = Totals(links.sent[node], links.sent_bytes[node], links.dropped[node], links.dropped_bytes[node])
         return Totals(*(a + b for a, b in zip(own, self._sent, strict=True)))
 
     def put(self, at_ns: int, entries: Sequence[Entry], *, flush: bool = False) -> None:
-        """At ``at_ns``, which may lie ahead, queue ``entries`` (with ``flush``: in place of what is queued)."""
+        """At ``at_ns``, which may lie ahead, queue ``entries``; with ``flush`` in place of what is queued."""
         self._schedule(at_ns, _Put(entries, flush))
 
     def stop(self, at_ns: int) -> None:
@@ -111,7 +109,10 @@ class Pacer:
         self._schedule(at_ns, None)
 
     def grant(self, sequence: int, end_ns: int, service_ns: int) -> None:
-        """A receiver says that its downlink has taken a transfer in at ``end_ns``, in ``service_ns``."""
+        """A receiver says that its downlink has taken a transfer in at ``end_ns``, in ``service_ns``.
+
+        What has been done meanwhile is not undone: the transfer ends no sooner than that.
+        """
         assert self.granted is not None
         self.granted.grant(sequence, max(end_ns, self._now_ns), service_ns)
 
@@ -187,9 +188,9 @@ class Pacer:
 
     def _do_direct(self, entries: Sequence[Entry], items: Sequence[Item]) -> list[Due]:
         ledger, node, now_ns = self.links.ledger, self._node, self._now_ns
-        ledger.make(node, items)
+        ledger.made.add_all(node, items)
         for item in items:
-            ledger.deliver(node, item)
+            ledger.delivered.add(node, item.destination, item.nbytes)
             if self._trace is not None:
                 self._trace(Transfer(node, item, now_ns, now_ns, "delivered"))
             self.transfers.add(item.destination, bits=8 * item.nbytes, asked_ns=0, achieved_ns=0)

@@ -14,37 +14,30 @@ neither be seen nor prevented by anything else at t, in whatever order nodes spe
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any, TypeAlias
 
-from decentral.clock import NS_PER_S
-from decentral.errors import Deadlock, RunFailed
+from decentral.errors import Deadlock
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, Answer, Notice, Role, Served, Speech, Stop, Telling, Totals
+from decentral.standing import Standing, check_speech, deadlock_text
 
 _ANSWER, _PUT, _WAKE = 1, 2, 4
-_CHECK, _DUE, _WOKEN = 0, 1, 2
-_SHOWN = 20
-"""Nodes listed in the message of a deadlock."""
+_NEVER = (INFINITE_NS, 0)
+# As plain numbers: looking up a member of an enumeration costs more than all else that its use decides.
+_LATEST, _REQUEST, _REPLY, _PING = map(int, (Role.LATEST, Role.REQUEST, Role.REPLY, Role.PING))
+_ASKING, _MAIL = (_REQUEST, _PING), (_LATEST, _PING)
 
-
-@dataclass(slots=True)
-class _Node:
-    """What is known of one node."""
-
-    promise_ns: int
-    eager: bool
-    version: int = 0
-    speech: Speech | None = None
-    waiting: bool = False
-    left: bool = False
+_Event: TypeAlias = tuple[Any, ...]
+"""(time, class, node, number, what): of ``_PUT``, what is the ``Put``, or None for the end of the queue; of
+answers, number is the version of the node's speech, and what is whether it is answered in any case."""
 
 
 class Timekeeper:
-    """Emulated time and network of one run.
+    """Emulated time and network of one run. Nothing happens before every node has spoken: the start barrier.
 
     Args:
         links: the emulated network.
@@ -57,24 +50,17 @@ class Timekeeper:
     def __init__(
         self, links: Links, ledger: Ledger, *, eager: Sequence[bool], limit_ns: int = INFINITE_NS
     ) -> None:
-        n = len(eager)
         self._links = links
         self._ledger = ledger
         self._limit_ns = limit_ns
-        self._nodes = [_Node(0, each) for each in eager]
-        self._frontier_ns = 0
-        self._stale_frontier = False
-        self._agenda: list[tuple[int, int, int, int, int]] = []
-        self._puts: dict[int, Put] = {}
-        self._put_number = 0
+        self._nodes = [Standing(each) for each in eager]
+        self._promises = [(0, number) for number in range(len(eager))]
+        self._agenda: list[_Event] = []
+        self._order = 0
+        self._now_ns = 0
         self._end_ns = 0
-        self._staying = n
+        self._staying = len(eager)
         self._over = False
-        self._arrived: list[list[tuple[int, int]]] = [[] for _ in range(n)]
-        self._counts: list[dict[int, int]] = [{} for _ in range(n)]
-        self._mailbox: list[dict[tuple[int, int], int]] = [{} for _ in range(n)]
-        self._served: list[list[Served]] = [[] for _ in range(n)]
-        self._replies = [0] * n
         self._tellings: list[Telling] = []
         self._needed: set[int] = set()
 
@@ -85,53 +71,49 @@ class Timekeeper:
 
     @property
     def now_ns(self) -> int:
-        """How far emulated time is final."""
-        return self._end_ns if self._over else min(self._frontier_ns, INFINITE_NS)
-
-    def hello(self, node: int, first_ns: int) -> None:
-        """Before anything else: ``node`` will do nothing before ``first_ns``."""
-        self._promise(self._nodes[node], first_ns)
+        """How far emulated time has come: the latest event that was processed, or the end of the run."""
+        return self._end_ns if self._over else self._now_ns
 
     def speak(self, speech: Speech) -> None:
         """Take in what a node tells; ``advance`` then says what follows.
 
         Raises:
-            RunFailed: it breaks its promise.
+            RunFailed: it breaks its promise, or what it tells is in no order of time.
         """
-        number, at_ns = speech.node, speech.at_ns
+        number, at_ns, puts, _, count, wake_ns, then_ns = speech
         node = self._nodes[number]
-        if node.speech is not None or node.left or at_ns < node.promise_ns:
-            raise RunFailed(
-                f"node {number} acts at {at_ns / NS_PER_S:.6f} s though it promised to do nothing before "
-                f"{node.promise_ns / NS_PER_S:.6f} s: an algorithm fills its queue before it collects "
-                f"messages, once per local round"
-            )
+        node.check(number, "speaks", at_ns)
+        check_speech(speech)
+        for put in puts:
+            self._order += 1
+            heappush(self._agenda, (put.at_ns, _PUT, number, self._order, put))
         node.version += 1
         node.speech = speech
-        for put in speech.puts:
-            self._put_number += 1
-            self._puts[self._put_number] = put
-            heapq.heappush(self._agenda, (put.at_ns, _PUT, number, self._put_number, 0))
-        if speech.count:
-            self._promise(node, at_ns)
-            self._schedule(at_ns, _ANSWER, number, _CHECK)
+        if count:
+            self._promise(number, node, at_ns)
+            heappush(self._agenda, (at_ns, _ANSWER, number, node.version, False))
         else:
-            self._schedule(speech.wake_ns, _ANSWER, number, _DUE)
-            self._promise(node, self._after(speech.wake_ns, speech.then_ns))
+            heappush(self._agenda, (wake_ns, _ANSWER, number, node.version, True))
+            self._promise(number, node, self._after(wake_ns, then_ns))
 
-    def leave(self, node: int, at_ns: int, *, drop: bool) -> None:
-        """``node`` has ended its rounds; it goes on serving. ``drop`` empties its queue now."""
-        it = self._nodes[node]
-        if at_ns < it.promise_ns:
-            raise RunFailed(f"node {node} leaves at {at_ns} ns, before what it promised: {it.promise_ns} ns")
-        it.left = True
-        it.version += 1
+    def leave(self, number: int, at_ns: int, *, drop: bool) -> None:
+        """Node ``number`` has ended its rounds; it goes on serving. ``drop`` empties its queue now.
+
+        Raises:
+            RunFailed: it breaks its promise.
+        """
+        node = self._nodes[number]
+        node.check(number, "leaves", at_ns)
+        node.left = True
+        node.arrived = []
+        node.mailbox.clear()
+        node.counts.clear()
         self._staying -= 1
         self._end_ns = max(self._end_ns, at_ns)
         if drop:
-            self._put_number += 1
-            heapq.heappush(self._agenda, (at_ns, _PUT, node, self._put_number, 0))
-        self._promise(it, INFINITE_NS)
+            self._order += 1
+            heappush(self._agenda, (at_ns, _PUT, number, self._order, None))
+        self._promise(number, node, INFINITE_NS)
 
     def advance(self) -> list[Telling]:
         """Let time pass as far as the promises allow; returns what nodes are to be told, in order.
@@ -139,69 +121,77 @@ class Timekeeper:
         Raises:
             Deadlock: every node waits for messages, and none is under way.
         """
-        links, agenda = self._links, self._agenda
-        while not self._over:
-            if self._stale_frontier:
-                self._frontier_ns = min(node.promise_ns for node in self._nodes)
-                self._stale_frontier = False
-            frontier_ns = self._frontier_ns if self._staying else self._end_ns + 1
-            link_ns, link_class = links.next_event()
-            ours = bool(agenda) and (agenda[0][0], agenda[0][1]) < (link_ns, link_class)
-            at_ns, class_ = (agenda[0][0], agenda[0][1]) if ours else (link_ns, link_class)
-            if at_ns > frontier_ns or (at_ns == frontier_ns and class_ >= _PUT) or at_ns >= INFINITE_NS:
-                if not self._staying:
-                    self._stop()
-                elif at_ns >= INFINITE_NS <= frontier_ns:
-                    raise Deadlock(self._deadlock_text())
-                break
+        if self._over:
+            return []
+        agenda, next_event, step = self._agenda, self._links.next_event, self._links.step
+        final = self._final()
+        while True:
+            event: _Event = next_event()
+            ours = bool(agenda) and agenda[0] < event
             if ours:
-                self._act(*heapq.heappop(agenda))
-                continue
-            for arrival in links.step():
-                self._arrive(arrival, link_class)
+                event = agenda[0]
+            if event >= final:
+                break
+            self._now_ns = event[0]
+            if ours:
+                self._act(*heappop(agenda))
+                final = self._final()
+            else:
+                for arrival in step():
+                    self._arrive(arrival, event[1])
+        if not self._staying:
+            self._stop()
+        elif final is _NEVER:
+            raise Deadlock(deadlock_text(self._nodes))
         return self._told()
 
-    def _act(self, at_ns: int, class_: int, number: int, detail: int, what: int) -> None:
+    def _final(self) -> tuple[int, int]:
+        """Events before this (time, class) are final."""
+        if not self._staying:
+            return self._end_ns + 1, 0
+        promises, nodes = self._promises, self._nodes
+        while promises and nodes[promises[0][1]].promise_ns != promises[0][0]:
+            heappop(promises)
+        # At the instant of a promise, its node can still put, so others can be answered but not more.
+        return (promises[0][0], _PUT) if promises else _NEVER
+
+    def _act(self, at_ns: int, class_: int, number: int, order: int, what: Any) -> None:
         if class_ == _PUT:
-            put = self._puts.pop(detail, None)
-            if put is None:
+            if what is None:
                 self._links.stop(at_ns, number)
             else:
-                self._links.put(at_ns, number, put.items, flush=put.flush)
+                self._links.put(at_ns, number, what.items, flush=what.flush)
             return
         node = self._nodes[number]
         speech = node.speech
-        if detail != node.version or speech is None:
+        if order != node.version or speech is None:
             return
-        if what == _CHECK and self._counts[number].get(speech.tag, 0) < speech.count:
-            node.waiting = True
-            self._promise(node, INFINITE_NS)
-            if speech.wake_ns < INFINITE_NS:
-                self._schedule(max(speech.wake_ns, at_ns), _ANSWER, number, _DUE)
+        if what or at_ns >= speech.wake_ns or node.counts.get(speech.tag, 0) >= speech.count:
+            self._answer(number, node, speech, at_ns)
             return
-        self._answer(number, node, speech, at_ns)
+        node.waiting = True
+        self._promise(number, node, INFINITE_NS)
+        if speech.wake_ns < INFINITE_NS:
+            heappush(self._agenda, (speech.wake_ns, _ANSWER, number, order, True))
 
     def _arrive(self, arrival: Arrival, class_: int) -> None:
         at_ns, sender, item = arrival
-        number = item.destination
-        role = item.role
-        if role == Role.REQUEST or role == Role.PING:
-            self._serve(at_ns, sender, item)
-        if role == Role.REQUEST:
-            return
-        self._arrived[number].append((sender, item.sequence))
-        counts = self._counts[number]
-        tag = item.tag
-        if role == Role.LATEST or role == Role.PING:
-            tag = ANY
-            mailbox = self._mailbox[number]
-            key = (sender, item.fragment)
-            replaced = mailbox.get(key)
-            if replaced is not None:
-                self._ledger.replace(sender, number, replaced)
-            mailbox[key] = item.nbytes
-        counts[tag] = counts.get(tag, 0) + 1
+        number, nbytes, sequence, tag, fragment, role = item
         node = self._nodes[number]
+        if role in _ASKING:
+            self._serve(at_ns, sender, item)
+        if role == _REQUEST or node.left:
+            return
+        node.arrived.append((sender, sequence))
+        if role in _MAIL:
+            tag = ANY
+            mailbox = node.mailbox
+            key = (sender, fragment)
+            if key in mailbox:
+                self._ledger.replace(sender, number, mailbox[key])
+            mailbox[key] = nbytes
+        counts = node.counts
+        counts[tag] = counts.get(tag, 0) + 1
         if node.waiting:
             speech = node.speech
             assert speech is not None
@@ -209,63 +199,68 @@ class Timekeeper:
                 # Its promise stays open until the answer, which is the next thing that happens to it.
                 node.waiting = False
                 node.version += 1
-                self._schedule(at_ns, _ANSWER if class_ == 0 else _WAKE, number, _WOKEN)
+                heappush(self._agenda, (at_ns, _WAKE if class_ else _ANSWER, number, node.version, True))
 
     def _serve(self, at_ns: int, requester: int, item: Item) -> None:
-        server = item.destination
-        self._replies[server] += 1
-        reply = -self._replies[server]
-        ping = item.role == Role.PING
-        self._served[server].append(Served(requester, item.sequence, reply, ping))
-        role = Role.LATEST if ping else Role.REPLY
+        server = self._nodes[item.destination]
+        server.replies += 1
+        reply = -server.replies
+        ping = item.role == _PING
+        server.served.append(Served(requester, item.sequence, reply, ping))
+        role = _LATEST if ping else _REPLY
         answer = Item(requester, item.nbytes, reply, item.tag, item.fragment, role)
-        self._links.put(at_ns, server, [answer], flush=False)
+        self._links.put(at_ns, item.destination, [answer], flush=False)
 
-    def _answer(self, number: int, node: _Node, speech: Speech, at_ns: int) -> None:
-        counts = self._counts[number]
-        complete = counts.get(speech.tag, 0) >= speech.count
+    def _answer(self, number: int, node: Standing, speech: Speech, at_ns: int) -> None:
+        counts, tag = node.counts, speech.tag
+        complete = counts.get(tag, 0) >= speech.count
         counts.pop(ANY, None)
         if complete:
-            counts.pop(speech.tag, None)
+            counts.pop(tag, None)
+            # A node waits for answers to its requests in their order: it has given up the earlier ones.
+            for earlier in [other for other in counts if tag < other < ANY]:
+                del counts[earlier]
         node.waiting = False
         node.version += 1
         node.speech = None
-        self._promise(node, self._after(at_ns, speech.then_ns))
-        arrived, self._arrived[number] = self._arrived[number], []
-        self._mailbox[number].clear()
-        served, started = self._take(number)
+        self._promise(number, node, self._after(at_ns, speech.then_ns))
+        arrived, node.arrived = node.arrived, []
+        node.mailbox.clear()
+        served, started = self._take(number, node)
         self._tellings.append(Answer(number, at_ns, complete, arrived, served, started, self._totals(number)))
-        for sender, sequence in arrived:
-            if not self._nodes[sender].eager or sequence < 0:
-                self._needed.add(sender)
-        self._needed.update(each.requester for each in served)
+        self._needed.update([sender for sender, _ in arrived], [each.requester for each in served])
 
-    def _take(self, number: int) -> tuple[list[Served], list[int]]:
-        served, self._served[number] = self._served[number], []
-        started = self._links.started.pop(number, [])
-        return served, [] if self._nodes[number].eager else started
+    def _take(self, number: int, node: Standing) -> tuple[list[Served], list[int]]:
+        served, node.served = node.served, []  # even if empty: inline, what is told stays this very list
+        started = self._links.started.pop(number, None)
+        if not started:
+            return served, []
+        # Answers to requests are given numbers here and sent when they start, whoever sends them.
+        return served, [sequence for sequence in started if sequence < 0] if node.eager else started
 
     def _told(self) -> list[Telling]:
         """What accumulated, and notices to those whose payloads it needs, and whose payloads those need."""
-        needed, self._needed = self._needed, set()
-        while needed:
-            number = min(needed)
-            needed.remove(number)
-            served, started = self._take(number)
-            if served or started:
-                self._tellings.append(Notice(number, served, started))
-                needed.update(each.requester for each in served)
+        while self._needed:
+            needed, self._needed = self._needed, set()
+            for number in sorted(needed):
+                node = self._nodes[number]
+                if node.served or number in self._links.started:
+                    served, started = self._take(number, node)
+                    if served or started:
+                        self._tellings.append(Notice(number, served, started))
+                        self._needed.update([each.requester for each in served])
         tellings, self._tellings = self._tellings, []
         return tellings
 
     def _stop(self) -> None:
         self._over = True
         self._links.close(self._end_ns)
-        last = [self._take(number) for number in range(len(self._nodes))]
+        last = [self._take(number, node) for number, node in enumerate(self._nodes)]
         asking = {each.requester for served, _ in last for each in served}
         for number, (served, started) in enumerate(last):
             pushed = started if number in asking else []
             self._tellings.append(Stop(number, self._end_ns, served, pushed, self._totals(number)))
+        self._needed.clear()
 
     def _totals(self, number: int) -> Totals:
         links = self._links
@@ -276,25 +271,7 @@ class Timekeeper:
     def _after(self, at_ns: int, then_ns: int) -> int:
         return at_ns if at_ns >= self._limit_ns else at_ns + then_ns
 
-    def _schedule(self, at_ns: int, class_: int, number: int, what: int) -> None:
-        heapq.heappush(self._agenda, (at_ns, class_, number, self._nodes[number].version, what))
-
-    def _promise(self, node: _Node, promise_ns: int) -> None:
-        if node.promise_ns == self._frontier_ns:
-            self._stale_frontier = True
+    def _promise(self, number: int, node: Standing, promise_ns: int) -> None:
         node.promise_ns = promise_ns
-        self._frontier_ns = min(self._frontier_ns, promise_ns)
-
-    def _deadlock_text(self) -> str:
-        stuck = [
-            (number, node.speech) for number, node in enumerate(self._nodes) if node.speech and not node.left
-        ]
-        shown = [
-            f"  node {number} waits since {speech.at_ns / NS_PER_S:.6f} s for "
-            f"{speech.count - self._counts[number].get(speech.tag, 0)} more "
-            + ("messages" if speech.tag == ANY else f"messages tagged {speech.tag}")
-            for number, speech in stuck
-        ]
-        head = f"deadlock: {len(stuck)} nodes wait for messages and none is under way"
-        rest = [f"  and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-        return "\n".join([head, *shown[:_SHOWN], *rest])
+        if promise_ns < INFINITE_NS:
+            heappush(self._promises, (promise_ns, number))

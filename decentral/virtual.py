@@ -10,7 +10,7 @@ its present, and serves those before everything else.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
@@ -22,7 +22,8 @@ from decentral.medium import Outgoing, Poll, Server
 from decentral.messages import Message
 from decentral.network.links import Item
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
+from decentral.payloads import Inbox, Outbox
+from decentral.speech import ANY, Answer, Put, Role, Served, Speech, Stop, Telling, Totals
 
 T = TypeVar("T")
 
@@ -59,8 +60,11 @@ class Wire(Protocol):
         """A snapshot to the observer; never blocks."""
         ...
 
-    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
-        """The next thing heard, the timekeeper's first; None if there is none and not ``block``."""
+    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+        """The next thing heard, the timekeeper's first; None if there is none and not ``block``.
+
+        ``patient`` waits however long it takes, beyond the liveness timeout.
+        """
         ...
 
 
@@ -95,11 +99,12 @@ class VirtualMedium:
         self._then_ns = 0
         self._puts: list[Put] = []
         self._sequence = 0
-        self._flushed_before = 0
-        self._store: dict[int, Outgoing] = {}
-        self._replies: dict[int, Outgoing] = {}
+        self._last_put_ns = 0
+        self._flush = (0, 0)
+        self._outbox = Outbox()
+        self._replies = Outbox()
         self._owed: set[int] = set()
-        self._held: defaultdict[int, dict[int, Message]] = defaultdict(dict)
+        self._inbox = Inbox()
         self._unserved: deque[Served] = deque()
         self._server: Server | None = None
         self._answer: Answer | None = None
@@ -156,22 +161,28 @@ class VirtualMedium:
                 f"node {self._node} puts messages into its queue at {when_ns / NS_PER_S:.6f} s, after it "
                 f"collected those of this round; an algorithm must fill its queue before it collects"
             )
-        items = []
+        if when_ns < (latest_ns := max(self._now_ns, self._last_put_ns)):
+            raise RunFailed(
+                f"node {self._node} puts messages into its queue at {when_ns / NS_PER_S:.6f} s, expected not "
+                f"before {latest_ns / NS_PER_S:.6f} s; queue what is sooner first"
+            )
+        self._last_put_ns = when_ns
         if flush:
-            self._flushed_before = self._sequence
-        numbered = []
+            self._flush = (when_ns, self._sequence)
+        items, numbered = [], []
         for destination, message in outgoing:
             sequence = self._sequence
             self._sequence += 1
-            tag = message.round if role == Role.KEEP else -2 - sequence if role == Role.REQUEST else message.round
-            items.append(Item(destination, self._payload_bytes(message), sequence, tag, message.fragment, role))
+            tag = -2 - sequence if role is Role.REQUEST else message.round
+            nbytes = self._payload_bytes(message)
+            items.append(Item(destination, nbytes, sequence, tag, message.fragment, role))
             numbered.append((destination, message._replace(sequence=sequence)))
         self._puts.append(Put(when_ns, flush, items))
         if self._eager:
             self._wire.push(numbered)
         else:
             for entry in numbered:
-                self._store[entry[1].sequence] = entry
+                self._outbox.put(entry[1].sequence, entry)
 
     def request(self, destination: int, message: Message) -> int:
         """Queue a request; returns the tag of its answer."""
@@ -202,11 +213,13 @@ class VirtualMedium:
             self._speak(wake_ns=self._now_ns)
             self._hear(lambda: "the last answer")
         self._wire.leave(self._node, self._now_ns, drop)
+        self._inbox.close()
 
     def linger(self) -> None:
         """Go on serving until every node has left."""
         while self._stopped is None:
-            self._take(self._wire.next(True, lambda: "the end of the other nodes"))
+            # The others may be rounds behind; whether they live, the supervisor sees.
+            self._take(self._wire.next(True, lambda: "the end of the other nodes", patient=True))
             self._serve(wait=False)
         self._serve(wait=True)
         self._now_ns = self._stopped.at_ns if self._server is not None else self._now_ns
@@ -227,7 +240,9 @@ class VirtualMedium:
         limited = answer.at_ns >= self._limit_ns
         self._promised_ns = answer.at_ns + (0 if limited else self._then_ns)
         self.totals = answer.totals
-        self._forget_flushed()
+        flushed_ns, before = self._flush
+        if flushed_ns <= answer.at_ns:
+            self._outbox.forget(before)
         return [self._payload(sender, sequence) for sender, sequence in answer.arrived]
 
     def _poll(self) -> None:
@@ -236,28 +251,23 @@ class VirtualMedium:
         self._serve(wait=False)
 
     def _take(self, heard: Heard | None) -> None:
-        match heard:
-            case Answer():
-                self._answer = heard
-                self._unserved.extend(heard.served)
-                self._start(heard.started)
-            case Notice():
-                self._unserved.extend(heard.served)
-                self._start(heard.started)
-            case Stop():
-                self._stopped = heard
-                self._unserved.extend(heard.served)
-                self._start(heard.started)
-            case list():
-                for message in heard:
-                    self._held[message.sender][message.sequence] = message
+        if heard is None:
+            return
+        if isinstance(heard, list):
+            self._inbox.put(heard)
+            return
+        if isinstance(heard, Answer):
+            self._answer = heard
+        elif isinstance(heard, Stop):
+            self._stopped = heard
+        self._unserved.extend(heard.served)
+        self._start(heard.started)
 
     def _start(self, started: Sequence[int]) -> None:
         """Push the payloads of ``started``; an answer that is not made yet follows when it is."""
         ready = []
         for sequence in started:
-            store = self._store if sequence >= 0 else self._replies
-            entry = store.pop(sequence, None)
+            entry = (self._outbox if sequence >= 0 else self._replies).take(sequence)
             if entry is None:
                 self._owed.add(sequence)
             else:
@@ -272,35 +282,20 @@ class VirtualMedium:
         """
         for _ in range(len(self._unserved)):
             requester, request, reply, ping = self._unserved[0]
-            if not ping and not wait and request not in self._held[requester]:
+            if not ping and not wait and not self._inbox.has(requester, request):
                 return
             message = None if ping else self._payload(requester, request)
             self._unserved.popleft()
             if self._server is None:
                 raise RunFailed(f"node {self._node} got a request of node {requester} but serves none")
             answer = self._server(requester, message)._replace(sequence=reply)
-            self._replies[reply] = (requester, answer)
+            self._replies.put(reply, (requester, answer))
             if reply in self._owed:
                 self._owed.remove(reply)
                 self._start([reply])
 
     def _payload(self, sender: int, sequence: int) -> Message:
         """The payload of a message that has arrived in emulated time; it may have to come in real time."""
-        held = self._held[sender]
-        while sequence not in held:
-            self._take(
-                self._wire.next(True, lambda: f"the payload of message {sequence} of node {sender}")
-            )
-        message = held.pop(sequence)
-        if held and sequence >= 0:
-            # Messages of a pair arrive in order: what is older and still here was cut off in transfer.
-            for older in [number for number in held if 0 <= number < sequence]:
-                del held[older]
+        while (message := self._inbox.take(sender, sequence)) is None:
+            self._take(self._wire.next(True, lambda: f"the payload of message {sequence} of node {sender}"))
         return message
-
-    def _forget_flushed(self) -> None:
-        store, before = self._store, self._flushed_before
-        for sequence in list(store):
-            if sequence >= before:
-                break
-            del store[sequence]

@@ -40,6 +40,7 @@ from launch.compose import Composition, compose, evaluation_rows, shards
 
 PERTURBATION = 0.005
 """Half-width of Shatter's uniform noise on the initial model, per unit of m (algorithms.md 3.5)."""
+FLOAT_BYTES = 4
 _MEASURED_ROUNDS = 5
 _TRACED_ROUNDS = 4
 """Nominal rounds whose transfers are kept for the timeline figure."""
@@ -103,6 +104,11 @@ class Workload:
         if isinstance(self.loaded, LoadedUntrained):
             return self.loaded.sizes
         return tuple(prod(shape) for _, shape in self.composition.task.shapes())
+
+    @property
+    def batch_bytes(self) -> int:
+        """Most payload that really travels together: all that a node holds."""
+        return FLOAT_BYTES * sum(self.sizes)
 
     def initial(self, node: int) -> FloatArray:
         """Node ``node``'s model before round 0 (algorithms.md D12)."""

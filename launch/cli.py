@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,12 +96,34 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; start nothing.")
     ] = False,
+    predict: Annotated[
+        bool,
+        typer.Option(
+            "--predict",
+            help="With --dry-run: emulate the network without training, by default under the first seed, "
+            "and show how long the run would take and what it would send; needs no data set.",
+        ),
+    ] = False,
+    predict_rounds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="ROUNDS",
+            min=1,
+            help="With --predict: rounds to emulate; what follows is extrapolated. 20 without it.",
+        ),
+    ] = None,
 ) -> None:
     """Run an experiment and compare its arms."""
     chosen = _seeds(seeds)
+    if predict and not dry_run:
+        raise typer.BadParameter("a prediction starts no run; add --dry-run", param_hint="--predict")
+    if predict_rounds is not None and not predict:
+        raise typer.BadParameter("nothing is predicted; add --predict", param_hint="--predict-rounds")
     with _house_errors():
         loaded = _load(experiment, overrides, chosen)
-        if dry_run:
+        if predict:
+            _show_prediction(loaded if chosen else _under_first_seed(loaded), predict_rounds)
+        elif dry_run:
             _show_plan(loaded, executor)
         else:
             _run(loaded, out, executor)
@@ -210,6 +233,29 @@ def _show_plan(experiment: Experiment, executor: ExecutorName) -> None:
     _print_table(PLAN_HEADER, plan_rows(experiment))
     typer.echo("messages and sent: per node and round")
     typer.echo(processes(experiment, executor))
+
+
+def _under_first_seed(experiment: Experiment) -> Experiment:
+    return experiment.model_copy(update={"seeds": experiment.seeds[:1]})
+
+
+def _show_prediction(experiment: Experiment, rounds: int | None) -> None:
+    from launch.display import make_display
+    from launch.predict import DEFAULT_ROUNDS, predict
+    from launch.prediction_table import HEADER, prediction_rows
+
+    began_s = time.monotonic()
+    found = predict(experiment, rounds or DEFAULT_ROUNDS, make_display(sys.stderr))
+    took_s = time.monotonic() - began_s
+    typer.echo(f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name)
+    _print_table(HEADER, prediction_rows(found))
+    typer.echo("nothing was trained; consensus is that of random vectors, relative to their start")
+    if any(each.scale != 1 for each in found):
+        typer.echo(
+            "time, rounds, bytes and messages are extrapolated linearly from the rounds that were emulated; "
+            "--predict-rounds emulates more"
+        )
+    typer.echo(f"predicted in {took_s:.1f} s")
 
 
 def _show_comparison(folder: Path) -> None:

@@ -139,7 +139,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
         observer=workload.arm.nodes,
         transport=transport,
         folder=assignment.sockets,
-        batch_bytes=4 * workload.d,
+        batch_bytes=workload.batch_bytes,
         timeout_s=run.liveness_timeout_s,
     )
     medium = build_medium(workload, number, wire)
@@ -207,7 +207,7 @@ def _transport(workload: Workload, assignment: Assignment, timeout_s: float | No
         node=assignment.number,
         run=assignment.run,
         folder=assignment.sockets,
-        max_payload_bytes=4 * workload.d,
+        max_payload_bytes=workload.batch_bytes,
         timeout_s=timeout_s,
     )
 

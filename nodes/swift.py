@@ -30,6 +30,7 @@ class Swift:
 
     Deviations: a neighbor that has not been heard of yet counts with the common initial model; with another
     ``run.init`` than common, with this node's own. Influence scores are uniform, as in the authors' code.
+    Neighbors are sent to in random order, else a flush would always drop the same ones' messages.
     """
 
     synchronous: ClassVar[bool] = False
@@ -78,7 +79,7 @@ class Swift:
             update = node.local_update(steps=self.local_steps)
             average = (k + 1) % (self.comm_set + 1) == 0
             if average or self.broadcast == "every_step":
-                refill([(j, node.message(k, 0, whole)) for j in neighbors])
+                refill(node.shuffled([(j, node.message(k, 0, whole)) for j in neighbors], k))
             if average:
                 mailbox |= {message.sender: message for message in node.inqueue.peek_latest()}
                 node.update(mix, list(mailbox.values()), whole)

@@ -70,13 +70,13 @@ def uplinks_by_class(run: Run) -> pd.DataFrame:
     table["rate_class"] = UNLIMITED
     for _, rows in table.groupby("arm", observed=True, sort=True):
         rates = rows["rate_bps"].dropna()
-        threshold = _threshold(np.unique(rates.to_numpy(dtype=np.float64)))
+        threshold = rate_threshold(np.unique(rates.to_numpy(dtype=np.float64)))
         names = np.where(rates >= threshold, FAST, SLOW) if math.isfinite(threshold) else ALIKE
         table.loc[rates.index, "rate_class"] = names
     return table
 
 
-def _threshold(rates: npt.NDArray[np.float64]) -> float:
+def rate_threshold(rates: npt.NDArray[np.float64]) -> float:
     """Smallest rate of the faster class; infinite where there is one class."""
     if len(rates) < 2 or rates[0] <= 0:
         return math.inf

@@ -28,6 +28,7 @@ def target_table(run: Run) -> tuple[Table | None, str]:
     )
     if table.empty:
         return None, ""
+    cut = bool(table["unfinished"].any())
     rows = []
     for _, row in table.iterrows():
         mine = times[times["arm"] == row["arm"]]
@@ -41,7 +42,7 @@ def target_table(run: Run) -> tuple[Table | None, str]:
                 Cell(str(row["arm"])),
                 Cell(time_to_target_of(row, 2), "warn" if never else ""),
                 Cell(f"{row['reached']} of {row['n']}", "warn" if never else ""),
-                Cell(str(row["unfinished"]) if row["unfinished"] else DASH),
+                *([Cell(str(row["unfinished"]) if row["unfinished"] else DASH)] if cut else []),
                 Cell(_speedup(row)),
                 Cell("; ".join(each)),
             ]
@@ -51,7 +52,7 @@ def target_table(run: Run) -> tuple[Table | None, str]:
         "arm",
         f"time to {target_shown(run, target.value)} (s)",
         "reached by",
-        "cut short",
+        *(["cut short"] if cut else []),
         f"speed-up over {first}",
         "every seed (s)",
     ]

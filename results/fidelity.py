@@ -42,16 +42,23 @@ class Fidelity:
 
 
 def read_fidelity(folder: Path, jobs: Sequence[Job], problems: list[Problem]) -> tuple[Fidelity, ...]:
-    """``fidelity.json`` of every job that has one; virtual clocks need and write none."""
+    """``fidelity.json`` of every job that has one; virtual clocks need and write none.
+
+    Where some complete jobs have one and others have not, the others have lost theirs: a problem.
+    """
     found = []
+    lacking = []
     for job in jobs:
         path = folder / (job.folder or "") / "fidelity.json"
         if job.folder is None or not path.is_file():
+            where = path.relative_to(folder).as_posix()
+            lacking += [Problem(where, "is missing: this run is not checked")] if job.complete else []
             continue
         damage: list[Problem] = []
         content = read_json(path, damage)
         problems += [Problem(path.relative_to(folder).as_posix(), problem.what) for problem in damage]
         found.append(_of(job, content))
+    problems += lacking if found else []
     return tuple(found)
 
 

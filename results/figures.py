@@ -61,14 +61,6 @@ def draw_all(run: Run) -> list[Drawn]:
             f"whole. 1 MB is 10\u2076 bytes. {band}",
         ),
         (
-            "timeline",
-            "Computation and transfers",
-            timeline,
-            "The first seed of every arm; nodes with the fastest and the slowest uplinks. Upper bars: local "
-            "training. Lower bars: transfers in progress on the node's uplink, one row for each at a time. "
-            "Triangles: messages that were still queued and were dropped when the node refilled its queue.",
-        ),
-        (
             "fates",
             "What became of messages",
             linkplots.fate_bars,
@@ -123,6 +115,14 @@ def draw_all(run: Run) -> list[Drawn]:
             plots.loss_over_rounds,
             "Left: training loss during each local round. Right: loss at evaluations. Means over nodes. "
             f"{band}",
+        ),
+        (
+            "timeline",
+            "Computation and transfers",
+            timeline,
+            "The first seed of every arm; nodes with the fastest and the slowest uplinks. Upper bars: local "
+            "training. Lower bars: transfers in progress on the node's uplink, one row for each at a time. "
+            "Triangles: messages that were still queued and were dropped when the node refilled its queue.",
         ),
     ]
     figures = ((name, title, caption, draw(run)) for name, title, draw, caption in plan)

@@ -93,7 +93,7 @@ class ZmqWire:
         """A snapshot to the observer."""
         self._transport.send([(self._observer, [message])])
 
-    def next(self, block: bool, what: Callable[[], str]) -> Heard | None:
+    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
         """The next thing heard, the timekeeper's first.
 
         Raises:
@@ -107,8 +107,8 @@ class ZmqWire:
                 return payloads
             if not block:
                 return None
-            if not self._poller.poll(self._timeout_s * 1000):
+            if not self._poller.poll(None if patient else int(self._timeout_s * 1000)):
                 raise StalledError(
-                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for {what()}; "
-                    f"look for a slow or stopped node, or raise run.liveness_timeout_s"
+                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
+                    f"{what()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
                 )

@@ -102,7 +102,7 @@ class InlineRun:
         for i in range(workload.arm.nodes):
             recorder = recorders.node(i)
             recorder.write("header", **workload.header(i), run=run.hex())
-            medium = build_medium(workload, i, InlineWire(scheduler, i, 4 * workload.d))
+            medium = build_medium(workload, i, InlineWire(scheduler, i, workload.batch_bytes))
             participant = build_participant(
                 workload, i, medium=medium, recorder=recorder, listener=self._listener
             )

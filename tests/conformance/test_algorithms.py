@@ -21,6 +21,7 @@ from decentral.config import Arm
 from tests.harness import Result, arm, composed, events, run
 
 MODULES = [importlib.import_module(f"nodes.{info.name}") for info in pkgutil.iter_modules(nodes.__path__)]
+ASYNCHRONOUS = [module for module in MODULES if not module.ALGORITHM.synchronous]
 each_algorithm = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 
 
@@ -166,11 +167,9 @@ def test_log_has_every_round_and_evaluation(module: ModuleType, tmp_path: Path) 
     assert measured[-1][1] == 8
 
 
-@each_algorithm
+@pytest.mark.parametrize("module", ASYNCHRONOUS, ids=lambda module: module.__name__)
 def test_attempted_volume_is_what_the_algorithm_says(module: ModuleType, tmp_path: Path) -> None:
     """14.10: whole models queued per node and round; a pong of the last round may be asked for too late."""
-    if module.ALGORITHM.synchronous:
-        pytest.skip("the graph says it: test_equivalences.py")
     made = settings(module, run={"max_rounds": 40, "test_after": 20})
     result = run(made, tmp_path)
     parts = composed(made)

@@ -1,4 +1,7 @@
-"""Equivalences and invariants of algorithms.md section 14 for the synchronous algorithms."""
+"""Equivalences and invariants of algorithms.md section 14.
+
+Those that are about schedules (9, 12, 13, 15) are in test_asynchronous.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.harness import arm, composed, mixing_matrix, run
+from decentral.arrays import FloatArray
+from decentral.recipients import draw_recipients
+from decentral.resampled import ResampledFragments
+from decentral.seeding import Seeds
+from launch.build import load_workload
+from tests.harness import arm, composed, events, mixing_matrix, run
 
 MOSAIC = {"name": "mosaic"}
 EPIDEMIC = {"name": "epidemic"}
@@ -134,3 +142,136 @@ def test_epidemic_disagreement_contracts_at_least_as_theory_says() -> None:
         after.append(np.mean([np.sum((a - b) ** 2) for a in y for b in y]))
     error = 3 * np.std(after) / np.sqrt(draws)
     assert np.mean(after) <= beta * before + error
+
+
+SLOW_LINKS = {"name": "star", "settings": {"fast_mbps": 60.0, "stragglers": 4, "latency_ms": 0.01}}
+"""Sixteen float32 take 8.5 us at 60 Mbit/s."""
+HASTE = {"time_per_round": 5e-5}
+"""As long as the fast nodes need for six models; the slow ones then send about one."""
+
+
+@pytest.mark.parametrize("flush", [False, True], ids=["backlog", "flush"])
+def test_divshare_with_one_fragment_is_swift_push(flush: bool, tmp_path: Path) -> None:
+    """14.1, to the bit, with queues that overflow; with a flush it is the Omega = 1 point of Fig. 6."""
+    common: dict[str, Any] = {
+        "topology": None,
+        "fragments": WHOLE,
+        "network": SLOW_LINKS,
+        "compute": HASTE,
+        "run": {"max_rounds": 12, "test_after": 4},
+    }
+    own = {"recipients": 5, "flush": flush}
+    share = run(arm(algorithm={"name": "divshare", "settings": own}, **common), tmp_path / "a")
+    push = run(arm(algorithm={"name": "swift_push", "settings": own}, **common), tmp_path / "b")
+    other = {**own, "flush": not flush}
+    changed = run(arm(algorithm={"name": "divshare", "settings": other}, **common), tmp_path / "c")
+    assert share.models.tobytes() == push.models.tobytes()
+    first, second = (events(tmp_path / each / "network.jsonl") for each in "ab")
+    assert [line for line in first if line["event"] == "links"] == [
+        line for line in second if line["event"] == "links"
+    ]
+    assert share.models.tobytes() != changed.models.tobytes()
+
+
+@pytest.mark.parametrize("resample", [False, True], ids=["one-map", "map-per-round"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_divshare_on_an_infinite_network_is_el_local_one_round_late(
+    count: int, resample: bool, tmp_path: Path
+) -> None:
+    """14.2: x_{k+1} = mean(own y_{k+1}, others' y_k), per fragment, against dense matrices."""
+    own = {"recipients": 3, "resample": resample}
+    settings = arm(
+        algorithm={"name": "divshare", "settings": own},
+        topology=None,
+        fragments={"count": count, "map": "global"},
+        run={"max_rounds": 7, "test_after": 7, "init": "independent"},
+    )
+    workload = load_workload(settings, 1, {})
+    composition, n = workload.composition, settings.nodes
+    seeds, sizes = composition.seeds, tuple(prod(shape) for _, shape in composition.task.shapes())
+    maps = (
+        ResampledFragments(composition.fragmenter, sizes) if resample else composition.fragmenter.split(sizes)
+    )
+    learners = [workload.loaded.learner(shard, composition.sgd) for shard in workload.shards]
+    x = np.stack([workload.initial(i) for i in range(n)]).astype(np.float64)
+    sent: FloatArray | None = None
+    chosen: list[Any] = []
+    for t in range(7):
+        for i, learner in enumerate(learners):
+            learner.x[:] = x[i]
+            learner.train(2, seeds.rng("node/batch", i, t))
+        trained = np.stack([learner.x.copy() for learner in learners])
+        x = trained.astype(np.float64)
+        for k in range(count if sent is not None else 0):
+            assert sent is not None
+            reached = np.array(
+                [[j in chosen[i][k] for j in range(n)] for i in range(n)]
+            ).T  # [receiver, sender]
+            columns = maps.at(t - 1).indices(k)
+            total = trained[:, columns] + reached @ sent[:, columns].astype(np.float64)
+            x[:, columns] = total / (1 + reached.sum(axis=1, keepdims=True))
+        sent = trained
+        chosen = [
+            draw_recipients(
+                seeds.rng("node/recipients", i, t), np.delete(np.arange(n), i), fragments=count, count=3
+            )
+            for i in range(n)
+        ]
+    np.testing.assert_allclose(run(settings, tmp_path).models, x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_divshare_queues_j_models_whatever_the_number_of_fragments(count: int, tmp_path: Path) -> None:
+    """14.10: F*J messages and J*4d bytes per node and round.
+
+    On a fast network all but those of the last round are aggregated: no flush loses what had time to leave,
+    no sender misses a refill or stops, no receiver loses what comes while it aggregates (B3, B5, B6, B8).
+    """
+    settings = arm(
+        algorithm={"name": "divshare", "settings": {"recipients": 3}},
+        topology=None,
+        fragments={"count": count, "map": "per_tensor"},
+    )
+    result = run(settings, tmp_path)
+    rounds, n, d = settings.run.max_rounds, settings.nodes, result.models.shape[1]
+    assert rounds is not None
+    ends = [lines[-1] for lines in result.nodes]
+    assert [end["made"] for end in ends] == [count * 3 * rounds] * n
+    assert [end["made_bytes"] for end in ends] == [3 * 4 * d * rounds] * n
+    assert sum(end["aggregated"] for end in ends) == count * 3 * (rounds - 1) * n
+
+
+def test_a_parameter_is_received_as_often_as_theory_says() -> None:
+    """14.11: alpha_1 = E[1/(1 + R)] = (n-1)/(J n) (1 - (1 - J/(n-1))^n) = 0.16363 for n = 60, J = 6."""
+    n, recipients, fragments, rounds = 60, 6, 10, 60
+    expected = (n - 1) / (recipients * n) * (1 - (1 - recipients / (n - 1)) ** n)
+    assert expected == pytest.approx(0.16363, abs=5e-6)
+    seeds = Seeds(3)
+    means = []
+    for t in range(rounds):
+        received = np.zeros((fragments, n))
+        for i in range(n):
+            peers = np.delete(np.arange(n), i)
+            drawn = draw_recipients(
+                seeds.rng("node/recipients", i, t), peers, fragments=fragments, count=recipients
+            )
+            assert not (drawn == i).any(), "a node never sends to itself"
+            assert (np.diff(drawn, axis=1) > 0).all(), "without replacement"
+            np.add.at(received, (np.arange(fragments)[:, None], drawn), 1)
+        assert received.sum() == fragments * n * recipients
+        means.append((1 / (1 + received)).mean())
+    # Independent rounds give the error of the mean, about 2e-4.
+    error = np.std(means, ddof=1) / np.sqrt(rounds)
+    assert error < 4e-4
+    assert np.mean(means) == pytest.approx(expected, abs=4 * error)
+
+
+def test_every_set_of_recipients_is_equally_likely() -> None:
+    """All 10 pairs of 5 peers: chi-square with 9 degrees of freedom stays below its 99.99 % quantile."""
+    draws = 20_000
+    drawn = draw_recipients(Seeds(0).rng("node/recipients", 0, 0), np.arange(1, 6), fragments=draws, count=2)
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 10
+    assert ((counts - draws / 10) ** 2 / (draws / 10)).sum() < 33.7
+    everyone = draw_recipients(Seeds(0).rng("x"), np.arange(1, 6), fragments=3, count=5)
+    assert everyone.tolist() == [[1, 2, 3, 4, 5]] * 3

@@ -176,9 +176,8 @@ class SyntheticRun:
         if uplinks:
             self._write_network(folder / "network.jsonl", arm, seed, uplinks=uplinks, end_s=end_s)
         if (arm.name, seed) in self.fidelity:
-            text = json.dumps(self.fidelity[arm.name, seed])
-            (folder / "fidelity.json").parent.mkdir(parents=True, exist_ok=True)
-            (folder / "fidelity.json").write_text(text, encoding="utf-8")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "fidelity.json").write_text(json.dumps(self.fidelity[arm.name, seed]))
         for node in range(self.nodes):
             path = folder / "nodes" / f"{node:03d}.jsonl"
             self._write_node(path, arm, seed, node, last=last, uplink=uplinks[node] if uplinks else None)

@@ -145,6 +145,19 @@ def test_draws_depend_on_the_message_and_the_seed_only() -> None:
     assert 300_000 < np.mean(list(fate.values())) < 700_000
 
 
+def test_jitter_does_not_let_messages_of_a_pair_overtake() -> None:
+    links = Links(network(jitter_ns=10**6, overhead_bytes=1), Ledger(N))
+    links.put(0, 0, [message(1 + s % 2, 99, s) for s in range(200)], flush=False)
+    arrivals = finish(links)
+    assert [a.at_ns for a in arrivals] == sorted(a.at_ns for a in arrivals)
+    # A message every 0.1 ms and up to 1 ms of jitter: many would overtake, and those of other pairs do.
+    assert [a.item.sequence for a in arrivals] != list(range(200))
+    for j in (1, 2):
+        of_pair = [a for a in arrivals if a.item.destination == j]
+        assert [a.item.sequence for a in of_pair] == list(range(j - 1, 200, 2))
+        assert all(500 <= a.at_ns - (a.item.sequence + 1) * 100_000 <= 500 + 10**6 for a in of_pair)
+
+
 CONTENTIONS = st.sampled_from(["uplink", "both"])
 OPERATIONS = st.lists(
     st.tuples(
@@ -174,7 +187,9 @@ def models(draw: st.DrawFn) -> NetworkModel:
     )
 
 
-def play(model: NetworkModel, operations: list[Any]) -> tuple[Links, list[Arrival], list[Transfer]]:
+def play(
+    model: NetworkModel, operations: list[Any], *, to_the_end: bool = False
+) -> tuple[Links, list[Arrival], list[Transfer]]:
     """Play, checking the accounts after everything that happens."""
     transfers: list[Transfer] = []
     arrivals: list[Arrival] = []
@@ -193,6 +208,10 @@ def play(model: NetworkModel, operations: list[Any]) -> tuple[Links, list[Arriva
                 links.stop(now_ns, sender)
             else:
                 links.put(now_ns, sender, items, flush=kind == "flush")
+        links.ledger.check()
+    while to_the_end and links.next_event()[0] < INFINITE_NS:
+        now_ns = links.next_event()[0]
+        arrivals += links.step()
         links.ledger.check()
     links.close(now_ns)
     links.ledger.check()
@@ -219,14 +238,15 @@ def test_accounts_are_exact_at_every_moment(model: NetworkModel, operations: lis
 @given(models(), OPERATIONS)
 @settings(max_examples=100)
 def test_pairs_keep_their_order_and_runs_repeat(model: NetworkModel, operations: list[Any]) -> None:
-    _, arrivals, transfers = play(model, operations)
+    links, arrivals, transfers = play(model, operations, to_the_end=True)
+    assert not any(links.ledger.in_flight(i).any() for i in range(N))
     for i in range(N):
         for j in range(N):
             of_pair = [a for a in arrivals if (a.sender, a.item.destination) == (i, j)]
             assert of_pair == sorted(of_pair, key=lambda a: (a.at_ns, a.item.sequence))
             assert of_pair == sorted(of_pair, key=lambda a: a.item.sequence)
     assert [arrival.at_ns for arrival in arrivals] == sorted(arrival.at_ns for arrival in arrivals)
-    _, again, same = play(model, operations)
+    _, again, same = play(model, operations, to_the_end=True)
     assert (again, same) == (arrivals, transfers)
 
 
