@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 
 from decentral.clock import NS_PER_S
 from decentral.network.model import NetworkModel
-from decentral.observations import Samples, Transfers
+from decentral.observations import LATENCY_ERROR_MS, RATE_ERROR, Samples, Transfers
 
 TRUSTWORTHY, NOT_TRUSTWORTHY, NOT_CHECKED = "trustworthy", "not trustworthy", "not checked"
-RATE_ERROR = 0.05
-"""Most relative error of the median transfer's link."""
-LATENCY_ERROR_MS = 2.0
-"""Most deviation of the median message's arrival."""
 LATENESS_MS = 10.0
 """Most lateness of 99 % of any node's timers."""
 WAITED_SHARE = 0.1
@@ -90,7 +86,8 @@ def node_account(
                 "transfers": link.transfers,
                 "bits": link.bits,
                 "asked_s": link.asked_ns / NS_PER_S if limited else None,
-                "achieved_s": link.achieved_ns / NS_PER_S,
+                "timed_asked_s": link.timed_asked_ns / NS_PER_S,
+                "timed_s": link.timed_ns / NS_PER_S,
                 "asked_latency_s": link.delay_ns / link.delays / NS_PER_S if link.delays else None,
             }
         )
@@ -171,18 +168,23 @@ def _links(accounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for account in accounts:
         for sent in account["sent"]:
             late_s, messages = late.get((account["node"], sent["to"]), (None, 0))
-            asked_s, achieved_s, latency_s = sent["asked_s"], sent["achieved_s"], sent["asked_latency_s"]
+            asked_s, latency_s = sent["asked_s"], sent["asked_latency_s"]
+            asked_bps = sent["bits"] / asked_s if asked_s else None
+            timed_asked_s = sent["timed_asked_s"]
+            ratio = None
+            if asked_bps and timed_asked_s:
+                ratio = timed_asked_s / max(sent["timed_s"], timed_asked_s / _MOST_RATIO)
             known = late_s is not None and latency_s is not None
             links.append(
                 {
                     "node": account["node"],
                     "to": sent["to"],
-                    "asked_bps": sent["bits"] / asked_s if asked_s else None,
-                    "achieved_bps": sent["bits"] / achieved_s if asked_s and achieved_s else None,
+                    "asked_bps": asked_bps,
+                    "achieved_bps": asked_bps * ratio if asked_bps and ratio else None,
                     "asked_latency_s": latency_s,
                     "achieved_latency_s": latency_s + late_s if known else None,
                     "transfers": sent["transfers"],
-                    "ratio": asked_s / max(achieved_s, asked_s / _MOST_RATIO) if asked_s else None,
+                    "ratio": ratio,
                     "late_s": late_s,
                     "messages": messages,
                 }

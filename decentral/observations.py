@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+RATE_ERROR = 0.05
+"""Most relative error of the median link's rate that is trusted."""
+LATENCY_ERROR_MS = 2.0
+"""Most deviation of the median message's arrival that is trusted."""
+EDGE_NS = round(LATENCY_ERROR_MS * 1e6 / RATE_ERROR)
+"""Shortest stretch over which a rate is measured: over a shorter one, lateness that is trusted as latency would
+look like a rate that is not."""
+
 
 class Samples:
     """An evenly thinned record of a long series: every 1st, then every 2nd, 4th, ... value, in bounded space.
@@ -38,12 +46,16 @@ class Samples:
 
 @dataclass(slots=True)
 class Link:
-    """Sums over the transfers to one destination; bits with overhead, times in nanoseconds."""
+    """Sums over the transfers to one destination; bits with overhead, times in nanoseconds.
+
+    ``timed_ns`` is what those transfers took that were timed, and were to take ``timed_asked_ns``.
+    """
 
     transfers: int = 0
     bits: int = 0
     asked_ns: int = 0
-    achieved_ns: int = 0
+    timed_asked_ns: int = 0
+    timed_ns: int = 0
     delays: int = 0
     delay_ns: int = 0
 
@@ -57,14 +69,32 @@ class Transfers:
 
     def __init__(self) -> None:
         self._links: dict[int, Link] = {}
+        self._row: list[tuple[Link, int, int]] = []
+        self._row_ns = 0
 
-    def add(self, destination: int, *, bits: int, asked_ns: int, achieved_ns: int) -> None:
-        """A transfer was to take ``asked_ns`` and took ``achieved_ns``."""
+    def begin_row(self) -> None:
+        """The next transfers follow on none before."""
+        self._row.clear()
+        self._row_ns = 0
+
+    def add(self, destination: int, *, bits: int, asked_ns: int, took_ns: int, followed: bool) -> None:
+        """A transfer was to take ``asked_ns`` and took ``took_ns``.
+
+        It is timed if it is long, or in a long row of transfers of which each ``followed`` another one, so that
+        both its ends were as late as timers are.
+        """
         link = self._links.setdefault(destination, Link())
         link.transfers += 1
         link.bits += bits
         link.asked_ns += asked_ns
-        link.achieved_ns += achieved_ns
+        if followed or asked_ns >= EDGE_NS:
+            self._row.append((link, asked_ns, took_ns))
+            self._row_ns += asked_ns
+        if self._row_ns >= EDGE_NS:
+            for timed, timed_asked_ns, timed_ns in self._row:
+                timed.timed_asked_ns += timed_asked_ns
+                timed.timed_ns += timed_ns
+            self._row.clear()
 
     def delayed(self, destination: int, asked_ns: int) -> None:
         """The latency that its message was to have after that, jitter included."""

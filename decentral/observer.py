@@ -34,7 +34,7 @@ def consensus_distance(models: FloatArray) -> tuple[FloatArray, float]:
 
 @dataclass(frozen=True)
 class Grid:
-    """Instants 0, ``step_ns``, 2 ``step_ns``, ... which a node of nominal speed reaches every ``rounds`` rounds."""
+    """Instants 0, ``step_ns``, 2 ``step_ns``, ...; every ``rounds`` rounds of a node of nominal speed."""
 
     step_ns: int
     rounds: int
@@ -61,7 +61,7 @@ class Observer:
         self._by_node: list[list[Message]] = [[] for _ in range(n)]
         self._finals: dict[int, Message] = {}
         self._point = 0
-        self._scored: tuple[int, ...] = ()
+        self._scored: list[tuple[int, int]] = []
         self.complete = False
         """True once the final models of all nodes have been scored."""
 
@@ -93,7 +93,7 @@ class Observer:
                 if node not in self._finals and (not snapshots or snapshots[-1].time_ns <= at_ns):
                     return
             current = {node: _last(snapshots, at_ns) for node, snapshots in enumerate(self._by_node)}
-            versions = tuple(id(message) for message in current.values())
+            versions = [(message.round, message.time_ns) for message in current.values()]
             if versions != self._scored:
                 self._scored = versions
                 self._write(current, final=False, at_ns=at_ns, round_=self._point * grid.rounds)

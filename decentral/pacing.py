@@ -87,7 +87,7 @@ class Pacer:
         self._agenda: list[tuple[int, int, _Put | None]] = []
         self._order = itertools.count()
         self._store: dict[int, Message] = {}
-        self._began_ns: dict[int, int] = {}
+        self._began: dict[int, tuple[int, bool]] = {}
         self._ends_ns: dict[int, int] = {}
         self._now_ns = 0
         self._processed_ns = 0
@@ -141,7 +141,7 @@ class Pacer:
                 else:
                     due += self._do(put)
                 # It began when it was put, however late this thread heard of it.
-                self._note_starts(self._now_ns)
+                self._note_starts(self._now_ns, followed=False)
                 continue
             if link_ns > now_ns:
                 break
@@ -149,7 +149,7 @@ class Pacer:
             self.lateness_ns.add(now_ns - link_ns)
             self._processed_ns = now_ns
             due += [self._due(arrival) for arrival in links.step()]
-            self._note_starts(now_ns)
+            self._note_starts(now_ns, followed=True)
         return due
 
     def close(self, now_ns: int) -> None:
@@ -181,7 +181,7 @@ class Pacer:
         if self._direct:
             return self._do_direct(put.entries, items)
         if put.flush:
-            self._store = {number: self._store[number] for number in self._began_ns if number in self._store}
+            self._store = {number: self._store[number] for number in self._began if number in self._store}
         self._store.update((entry.sequence, entry.message) for entry in put.entries)
         self.links.put(self._now_ns, self._node, items, flush=put.flush)
         return []
@@ -193,16 +193,19 @@ class Pacer:
             ledger.delivered.add(node, item.destination, item.nbytes)
             if self._trace is not None:
                 self._trace(Transfer(node, item, now_ns, now_ns, "delivered"))
-            self.transfers.add(item.destination, bits=8 * item.nbytes, asked_ns=0, achieved_ns=0)
+            self.transfers.add(item.destination, bits=8 * item.nbytes, asked_ns=0, took_ns=0, followed=False)
         nbytes = sum(item.nbytes for item in items)
         self._sent = self._sent._replace(
             sent=self._sent.sent + len(items), sent_bytes=self._sent.sent_bytes + nbytes
         )
         return [Due(now_ns, entry.destination, entry.message) for entry in entries]
 
-    def _note_starts(self, at_ns: int) -> None:
-        for sequence in self.links.started.pop(self._node, ()):
-            self._began_ns[sequence] = at_ns
+    def _note_starts(self, at_ns: int, *, followed: bool) -> None:
+        started = self.links.started.pop(self._node, ())
+        if started and not followed:
+            self.transfers.begin_row()
+        for sequence in started:
+            self._began[sequence] = (at_ns, followed)
 
     def _ended(self, transfer: Transfer) -> None:
         item, start_ns, end_ns = transfer.item, transfer.start_ns, transfer.end_ns
@@ -214,18 +217,20 @@ class Pacer:
             asked_ns = self.granted.asked_ns.pop(sequence, 0)
         if transfer.outcome != "delivered":
             self._store.pop(sequence, None)
-            self._began_ns.pop(sequence, None)
+            self._began.pop(sequence, None)
             return
         self._ends_ns[sequence] = end_ns
+        began_ns, followed = self._began[sequence]
         self.transfers.add(
             item.destination,
             bits=8 * (item.nbytes + self._model.overhead_bytes),
             asked_ns=asked_ns,
-            achieved_ns=self._processed_ns - self._began_ns[sequence],
+            took_ns=self._processed_ns - began_ns,
+            followed=followed,
         )
 
     def _due(self, arrival: Arrival) -> Due:
         item = arrival.item
-        del self._began_ns[item.sequence]
+        del self._began[item.sequence]
         self.transfers.delayed(item.destination, arrival.at_ns - self._ends_ns.pop(item.sequence))
         return Due(arrival.at_ns, item.destination, self._store.pop(item.sequence))

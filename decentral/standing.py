@@ -26,6 +26,8 @@ class Standing:
         waiting: for messages, at its present; it promises nothing.
         left: its rounds are over.
         replies: answers to requests that were queued for it so far.
+        settled: tag of the last request whose answer it has waited for, in vain or not; later requests have
+            lesser tags.
         counts: messages by tag that it has not waited for yet.
         arrived: (sender, sequence) since its last answer.
         mailbox: bytes of the newest message by (sender, fragment) since its last answer.
@@ -39,6 +41,7 @@ class Standing:
     waiting: bool = False
     left: bool = False
     replies: int = 0
+    settled: int = ANY
     counts: dict[int, int] = field(default_factory=dict)
     arrived: list[tuple[int, int]] = field(default_factory=list)
     mailbox: dict[tuple[int, int], int] = field(default_factory=dict)

@@ -190,6 +190,8 @@ class Timekeeper:
             if key in mailbox:
                 self._ledger.replace(sender, number, mailbox[key])
             mailbox[key] = nbytes
+        elif node.settled <= tag < ANY:
+            return
         counts = node.counts
         counts[tag] = counts.get(tag, 0) + 1
         if node.waiting:
@@ -217,8 +219,10 @@ class Timekeeper:
         counts.pop(ANY, None)
         if complete:
             counts.pop(tag, None)
+        if tag < ANY:
             # A node waits for answers to its requests in their order: it has given up the earlier ones.
-            for earlier in [other for other in counts if tag < other < ANY]:
+            node.settled = tag
+            for earlier in [other for other in counts if tag <= other < ANY]:
                 del counts[earlier]
         node.waiting = False
         node.version += 1

@@ -237,8 +237,7 @@ class VirtualMedium:
         answer, self._answer = self._answer, None
         self._serve(wait=True)
         self._now_ns = answer.at_ns
-        limited = answer.at_ns >= self._limit_ns
-        self._promised_ns = answer.at_ns + (0 if limited else self._then_ns)
+        self._promised_ns = answer.at_ns + (0 if answer.at_ns >= self._limit_ns else self._then_ns)
         self.totals = answer.totals
         flushed_ns, before = self._flush
         if flushed_ns <= answer.at_ns:

@@ -108,7 +108,7 @@ def run(
         int | None,
         typer.Option(
             metavar="ROUNDS",
-            min=1,
+            min=2,
             help="With --predict: rounds to emulate; what follows is extrapolated. 20 without it.",
         ),
     ] = None,
@@ -242,17 +242,20 @@ def _under_first_seed(experiment: Experiment) -> Experiment:
 def _show_prediction(experiment: Experiment, rounds: int | None) -> None:
     from launch.display import make_display
     from launch.predict import DEFAULT_ROUNDS, predict
-    from launch.prediction_table import HEADER, prediction_rows
+    from launch.prediction_table import RATES_HEADER, TOTALS_HEADER, rates_rows, totals_rows
 
     began_s = time.monotonic()
     found = predict(experiment, rounds or DEFAULT_ROUNDS, make_display(sys.stderr))
     took_s = time.monotonic() - began_s
     typer.echo(f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name)
-    _print_table(HEADER, prediction_rows(found))
-    typer.echo("nothing was trained; consensus is that of random vectors, relative to their start")
-    if any(each.scale != 1 for each in found):
+    typer.echo("\nin a whole run: payload in messages; what is left is in flight at the end")
+    _print_table(TOTALS_HEADER, totals_rows(found))
+    typer.echo("per node and local round; and shares of the payload attempted, of time, and of the start")
+    _print_table(RATES_HEADER, rates_rows(found))
+    typer.echo("nothing was trained: consensus is that of random vectors")
+    if not all(each.whole for each in found):
         typer.echo(
-            "time, rounds, bytes and messages are extrapolated linearly from the rounds that were emulated; "
+            "time, rounds and traffic are continued linearly after the emulated rounds; "
             "--predict-rounds emulates more"
         )
     typer.echo(f"predicted in {took_s:.1f} s")

@@ -124,9 +124,9 @@ def compose(arm: Arm, seed: int) -> Composition:
     )
     if compute is None or problems:
         raise ConfigError(problems)
-    if arm.train.mode == "none":
-        task = Untrained(task=task, n=arm.nodes, fragmenter=fragmenter, seeds=seeds)
-    return Composition(arm, seeds, topology, fragmenter, task, partitioner, network, compute)
+    bare = arm.train.mode == "none"
+    held: Task = Untrained(task=task, n=arm.nodes, fragmenter=fragmenter, seeds=seeds) if bare else task
+    return Composition(arm, seeds, topology, fragmenter, held, partitioner, network, compute)
 
 
 def check(experiment: Experiment) -> None:
@@ -211,8 +211,8 @@ def _task(arm: Arm) -> Task:
 def _fragments_fit(arm: Arm, task: Task) -> None:
     d, count = size_of(task.shapes()), arm.fragments.count
     if count > d:
-        expectation = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
-        raise ConfigError(sentence("fragments.count", count, expectation, f"use at most {d} fragments"))
+        excess = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
+        raise ConfigError(sentence("fragments.count", count, excess, f"use at most {d} fragments"))
 
 
 def _check_data(composition: Composition) -> None:

@@ -76,7 +76,9 @@ def check_untrained(arm: Arm) -> None:
         step = 'write seconds or "match_comm"'
         problems.append(sentence("compute.time_per_round", "measured", expectation, step))
     if arm.run.clock == "wall":
-        expectation = 'messages are short with train.mode = "none", and weigh like models in emulated time only'
+        expectation = (
+            'messages are short with train.mode = "none", and weigh like models in emulated time only'
+        )
         problems.append(sentence("run.clock", "wall", expectation, 'use clock = "virtual"'))
     if problems:
         raise ConfigError(problems)

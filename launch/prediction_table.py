@@ -1,36 +1,48 @@
-"""Predictions as a table for the command line."""
+"""Predictions as tables for the command line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from launch.emulated import FATES
 from launch.overview import size
-from launch.predict import FATES, Amount, Prediction
+from launch.predict import Amount, Prediction
 
 DASH = "-"
-HEADER = (
+
+TOTALS_HEADER = (
     *("arm", "seed", "emulated time", "rounds", "attempted", "delivered", "replaced", "dropped"),
-    *(f"{fate}, per node and round" for fate in ("attempted", "delivered", "dropped")),
-    *("arrived, by uplinks", "uplinks busy", "staleness", "consensus left", "emulated"),
+    "emulated rounds",
+)
+RATES_HEADER = (
+    *("arm", "seed", "attempted", "delivered", "dropped"),
+    *("arrived", "uplinks busy", "staleness", "consensus left"),
 )
 
 
-def prediction_rows(predictions: Sequence[Prediction]) -> list[list[str]]:
-    """A row per prediction under ``HEADER``."""
+def totals_rows(predictions: Sequence[Prediction]) -> list[list[str]]:
+    """A row per prediction under ``TOTALS_HEADER``: what a whole run takes and moves."""
     return [
         [
-            found.arm.name,
-            str(found.seed),
-            f"{found.time_s:.4g} s",
-            _span(found.rounds),
+            *(found.arm.name, str(found.seed), f"{found.time_s:.4g} s", _span(found.rounds)),
             *(_amount_text(found.fates[fate]) for fate in FATES),
+            "all" if found.whole else f"the first {_span(found.emulated)}",
+        ]
+        for found in predictions
+    ]
+
+
+def rates_rows(predictions: Sequence[Prediction]) -> list[list[str]]:
+    """A row per prediction under ``RATES_HEADER``: per node and local round, and shares."""
+    return [
+        [
+            *(found.arm.name, str(found.seed)),
             *(_amount_text(found.per_round[fate]) for fate in ("made", "delivered", "dropped")),
-            _classes({name: links.delivered for name, links in found.uplinks.items()}),
-            _classes({name: links.busy for name, links in found.uplinks.items()}),
+            _classes({name: uplinks.arrived for name, uplinks in found.uplinks.items()}),
+            _classes({name: uplinks.busy for name, uplinks in found.uplinks.items()}),
             DASH if found.staleness is None else f"{found.staleness:.3g} rounds",
             f"{100 * found.consensus:.3g} %",
-            "all" if found.scale == 1 else f"the first {_span(found.emulated_rounds)} rounds",
         ]
         for found in predictions
     ]
@@ -42,10 +54,11 @@ def _span(rounds: tuple[int, int]) -> str:
 
 
 def _amount_text(amount: Amount) -> str:
-    return f"{size(amount.bytes)}, {amount.messages:.4g} messages"
+    count = amount.messages
+    return f"{size(amount.bytes)} in {count:.0f}" if count >= 100 else f"{size(amount.bytes)} in {count:.3g}"
 
 
-def _classes(shares: dict[str, float]) -> str:
+def _classes(shares: Mapping[str, float]) -> str:
     return ", ".join(
         f"{name} {DASH if math.isnan(share) else f'{100 * share:.3g} %'}" for name, share in shares.items()
     )

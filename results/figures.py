@@ -56,9 +56,9 @@ def draw_all(run: Run) -> list[Drawn]:
             "score_bytes",
             f"{score} over traffic",
             timeplots.score_over_bytes,
-            "Solid: mean over nodes. Dashed: mean model. Horizontal: payload bytes, mean over nodes, at the "
-            "same evaluations, without headers. Attempted: handed to the network; sent: left the node "
-            f"whole. 1 MB is 10\u2076 bytes. {band}",
+            "Solid: mean over nodes. Dashed, for at most four arms: mean model. Horizontal: payload bytes, "
+            "mean over nodes, at the same evaluations, without headers. Attempted: handed to the network; "
+            f"sent: left the node whole. 1 MB is 10\u2076 bytes. {band}",
         ),
         (
             "fates",

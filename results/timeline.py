@@ -39,7 +39,7 @@ def timeline(run: Run) -> Figure | None:
     seeds = shown.groupby("arm", observed=True, sort=True)["seed"].min()
     panels = [(arm, style, int(seeds[arm])) for arm, style in arm_styles(run.arms).items() if arm in seeds]
     end = min(_horizon(run), float(shown["end_s"].max()))
-    most = 6 if len(panels) <= 2 else 4
+    most = 6 if len(panels) <= 2 else 4 if len(panels) <= 4 else 2
     chosen = [shown_nodes(_of(run.network.uplinks, arm, seed), most) for arm, _, seed in panels]
     height = 0.85 + sum(0.42 + 0.36 * len(nodes) for nodes in chosen)
     figure, all_axes = new_figure(len(panels), height, stacked=True)
@@ -112,7 +112,8 @@ def _horizon(run: Run) -> float:
         value for header in run.network.headers.values() for value in _positive(header.get("compute_s"))
     ]
     if nominal:
-        return (ROUNDS + 0.3) * float(np.median(nominal))
+        # Not longer: transfers that begin later are not in the log.
+        return ROUNDS * float(np.median(nominal))
     ends = run.rounds.loc[run.rounds["round"] <= ROUNDS].groupby(JOB, observed=True)["time_s"].max()
     return float(ends.max()) if len(ends) else np.inf
 

@@ -21,6 +21,8 @@ from results.target import Target, target_of, target_over_seeds, time_to_target
 
 _TRAFFIC = {"made_bytes": "payload attempted per node", "total_bytes": "payload sent per node"}
 
+_DASHED_ARMS = 4
+
 
 def score_over_time(run: Run) -> Figure | None:
     """node_avg over the run's clock, each node with its last evaluation at or before each point."""
@@ -43,7 +45,10 @@ def score_over_time(run: Run) -> Figure | None:
 
 
 def score_over_bytes(run: Run) -> Figure | None:
-    """node_avg and avg_model over the payload that a node attempted to send and, where it differs, sent."""
+    """node_avg over the payload that a node attempted to send and, where it differs, sent.
+
+    With avg_model where that is legible: of at most four arms.
+    """
     table = complete(by_time(run))
     if not table["node_avg"].notna().any():
         return None
@@ -55,6 +60,7 @@ def score_over_bytes(run: Run) -> Figure | None:
     largest = table[panels].max().max()
     unit, size = ("GB", 1e9) if largest >= 5e9 else ("MB", 1e6) if largest >= 5e4 else ("kB", 1e3)
     table[[*panels, *(f"{name}_now" for name in panels)]] /= size
+    dashed = table["arm"].nunique() <= _DASHED_ARMS and bool(table["avg_model"].notna().any())
     figure, all_axes = new_figure(len(panels))
     drawn: dict[str, ArmStyle] = {}
     for axes, name in zip(all_axes, panels, strict=True):
@@ -65,11 +71,10 @@ def score_over_bytes(run: Run) -> Figure | None:
             solid, dashes = _at(curve, seeds), _at(curve, rows[rows["fresh_average"]])
             drawn[arm] = entry(style, solid["node_avg"])
             draw_curve(axes, solid, name, "node_avg", style, seeds=seeds, scale=shown_scale(run))
-            if len(dashes):
+            if dashed and len(dashes):
                 draw_curve(axes, dashes, now, "avg_model", style, scale=shown_scale(run), dashed=True)
         axes.set_xlabel(f"{_TRAFFIC[name]} ({unit})")
         axes.set_ylabel(score_label(run) if axes is all_axes[0] else "")
-    dashed = bool(table["avg_model"].notna().any())
     for axes in all_axes[1:]:
         finished(figure, axes, [], within=score_range(run))
     return finished(figure, all_axes[0], list(drawn.values()), dashed=dashed, within=score_range(run))

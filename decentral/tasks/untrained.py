@@ -8,7 +8,6 @@ the schedule and the traffic are those of the trained run, without its data, its
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, nan, prod
 from typing import ClassVar
@@ -142,5 +141,3 @@ class UntrainedLearner:
     def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Do nothing; there is no training loss, so NaN."""
         return nan
-
-

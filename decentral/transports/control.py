@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from decentral.errors import WireError
-from decentral.network.links import Item
+from decentral.network.model import INFINITE_NS, Item
 from decentral.speech import Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
 
 Leave: TypeAlias = tuple[int, int, bool]
@@ -48,10 +48,13 @@ def decode_from_node(data: bytes) -> Speech | Leave:
         what, *fields = msgpack.unpackb(data)
         if what == _LEAVE:
             node, at_ns, drop = fields
-            return int(node), int(at_ns), bool(drop)
+            return _whole(node), _whole(at_ns), bool(drop)
         if what == _SPEECH:
             node, at_ns, puts, tag, count, wake_ns, then_ns = fields
-            return Speech(node, at_ns, [_decode_put(*put) for put in puts], tag, count, wake_ns, then_ns)
+            queued = [_decode_put(put) for put in puts]
+            tag = _whole(tag, least=-INFINITE_NS)
+            numbers = map(_whole, (count, wake_ns, then_ns))
+            return Speech(_whole(node), _whole(at_ns), queued, tag, *numbers)
     except _FAILURES as error:
         raise WireError("malformed", f"a node's word to the timekeeper: {error}") from error
     raise WireError("malformed", f"a node told something of unknown kind {what!r}")
@@ -95,15 +98,14 @@ def decode_telling(node: int, data: bytes) -> Telling:
         if what == _ANSWER:
             at_ns, complete, senders, sequences, served, started, totals = fields
             arrived = list(zip(_listed(senders), _listed(sequences), strict=True))
-            return Answer(
-                node, at_ns, complete, arrived, _served(served), _listed(started), Totals(*totals)
-            )
+            about = (_served(served), _listed(started), _totals(totals))
+            return Answer(node, _whole(at_ns), bool(complete), arrived, *about)
         if what == _NOTICE:
             served, started = fields
             return Notice(node, _served(served), _listed(started))
         if what == _STOP:
             at_ns, served, started, totals = fields
-            return Stop(node, at_ns, _served(served), _listed(started), Totals(*totals))
+            return Stop(node, _whole(at_ns), _served(served), _listed(started), _totals(totals))
     except _FAILURES as error:
         raise WireError("malformed", f"the timekeeper's word to node {node}: {error}") from error
     raise WireError("malformed", f"the timekeeper told something of unknown kind {what!r}")
@@ -114,11 +116,13 @@ def _encode_put(put: Put) -> tuple[Any, ...]:
     if not items:
         return put.at_ns, put.flush, 0, 0, b"", b"", b"", b""
     destinations, sizes, sequences, tags, fragments, roles = zip(*items, strict=True)
-    # Roles and the order of sequences are the same for a whole put (decentral.virtual).
+    first = sequences[0]
+    if sequences != tuple(range(first, first + len(items))) or len(set(roles)) > 1:
+        raise ValueError("messages of one put are numbered one after the other and have one role")
     return (
         put.at_ns,
         put.flush,
-        sequences[0],
+        first,
         int(roles[0]),
         _numbers(destinations),
         _numbers(sizes),
@@ -127,15 +131,16 @@ def _encode_put(put: Put) -> tuple[Any, ...]:
     )
 
 
-def _decode_put(
-    at_ns: int, flush: bool, first: int, role: int, destinations: bytes, sizes: bytes, tags: bytes, fragments: bytes
-) -> Put:
-    to = _listed(destinations)
-    sequences = range(first, first + len(to))
-    columns = (to, _listed(sizes), sequences, _listed(tags), _listed(fragments))
+def _decode_put(fields: Sequence[Any]) -> Put:
+    at_ns, flush, first, role, destinations, sizes, tags, fragments = fields
+    to, nbytes = _listed(destinations), _listed(sizes)
+    sequences = range(_whole(first), first + len(to))
+    columns = (to, nbytes, sequences, _listed(tags), _listed(fragments))
     if len({len(column) for column in columns}) != 1:
         raise ValueError("columns of different lengths")
-    return Put(at_ns, flush, list(map(Item, *columns, repeat(Role(role)))))
+    if min((*to, *nbytes), default=0) < 0:
+        raise ValueError("a negative destination or size")
+    return Put(_whole(at_ns), bool(flush), list(map(Item, *columns, repeat(Role(_whole(role))))))
 
 
 def _common(served: Sequence[Served], started: Sequence[int]) -> tuple[bytes, bytes]:
@@ -148,6 +153,16 @@ def _served(data: bytes) -> list[Served]:
         Served(requester, request, reply, bool(ping))
         for requester, request, reply, ping in zip(numbers, numbers, numbers, numbers, strict=True)
     ]
+
+
+def _totals(numbers: Sequence[int]) -> Totals:
+    return Totals(*map(_whole, numbers))
+
+
+def _whole(number: Any, *, least: int = 0) -> int:
+    if type(number) is not int or not least <= number <= INFINITE_NS:
+        raise ValueError(f"{number!r} instead of a whole number")
+    return number
 
 
 def _numbers(values: Iterable[int]) -> bytes:

@@ -100,7 +100,7 @@ class ZmqWire:
             StalledError: nothing was heard for the liveness timeout.
         """
         while True:
-            if self._control.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            if int(self._control.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 return decode_telling(self._node, self._control.recv())
             payloads = self._transport.receive_now()
             if payloads is not None:

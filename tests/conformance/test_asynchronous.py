@@ -145,7 +145,7 @@ def test_only_without_a_flush_a_slow_senders_queue_grows(name: str, tmp_path: Pa
 
 
 def test_a_straggler_delivers_its_share_of_random_fragments(tmp_path: Path) -> None:
-    """2.6: a link at 1/5 delivers 1/5 of the bytes, not always of the same fragments: the queue is shuffled."""
+    """2.6: a link at 1/5 delivers 1/5 of the bytes, not always of the same fragments: queues are shuffled."""
     made = contender("divshare", {}, network=star(stragglers=4, sd_mbps=0.0), rounds=40)
     run(made, tmp_path)
     shares = {}
@@ -163,7 +163,7 @@ def test_a_straggler_delivers_its_share_of_random_fragments(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("variant", ["divshare", "divshare-resample", "swift_push", "pingpong", "swift"])
 def test_nobody_waits_for_anybody(variant: str, tmp_path: Path) -> None:
-    """13: with one node almost silent and nine of ten messages lost all others' rounds go on without a wait."""
+    """13: with one node almost silent and nine of ten messages lost all others go on without a wait."""
     name, settings = VARIANTS[variant]
     compute = {"time_per_round": ROUND_S, "slow_nodes": 1, "slow_factor": 1000.0, "slow_which": "first"}
     limit = {"time_limit_s": 10 * ROUND_S, "max_rounds": None}

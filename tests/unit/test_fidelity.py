@@ -54,7 +54,7 @@ def account(
     for _ in range(10):
         lateness.add(round(timer_ms * MS))
         for j in others:
-            transfers.add(j, bits=40_000, asked_ns=40 * MS, achieved_ns=round(slow * 40 * MS))
+            transfers.add(j, bits=40_000, asked_ns=40 * MS, took_ns=round(slow * 40 * MS), followed=False)
             transfers.delayed(j, 5 * MS)
             heard[j].add(round(late_ms * MS))
     made = node_account(
@@ -131,6 +131,25 @@ def test_noise_of_single_links_cancels() -> None:
     merged = merge([account(0, slow=0.8), account(1, slow=1.0), account(2, slow=1.2)], 3)
     assert merged["rate_error_median"] == 0.0
     assert {round(link["achieved_bps"] / 1e6, 3) for link in merged["links"]} == {1.25, 1.0, 0.833}
+
+
+def test_short_transfers_are_timed_in_long_rows_without_the_first() -> None:
+    transfers = Transfers()
+
+    def row(length: int) -> tuple[int, int]:
+        transfers.begin_row()
+        transfers.add(1, bits=1000, asked_ns=MS, took_ns=MS + MS // 2, followed=False)
+        for _ in range(length):
+            transfers.add(1, bits=1000, asked_ns=MS, took_ns=MS + 1, followed=True)
+        ((_, link),) = transfers
+        return link.timed_asked_ns, link.timed_ns
+
+    assert row(39) == (0, 0), "what lateness there is, is part of the latency"
+    assert row(40) == (40 * MS, 40 * MS + 40)
+    assert row(39) == (40 * MS, 40 * MS + 40)
+    assert row(50) == (90 * MS, 90 * MS + 90)
+    ((_, link),) = transfers
+    assert (link.transfers, link.bits, link.asked_ns) == (172, 172_000, 172 * MS)
 
 
 def test_unlimited_links_have_no_rate_to_keep() -> None:

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentral.arrays import FloatArray
-from decentral.mixing import Part, average, metropolis_hastings, weighted
+from decentral.errors import ConfigError
+from decentral.fragments import Fragmenter
+from decentral.mixing import Part, average, metropolis_hastings, pair_average, weighted
+from decentral.recipients import check_recipients
+from decentral.resampled import ResampledFragments, average_newest
+from decentral.seeding import Seeds
 
 SLICES = (slice(0, 4), slice(4, 5), slice(5, 12))
 D = 12
@@ -34,14 +39,20 @@ def own_model(seed: int = 0) -> FloatArray:
     return np.random.default_rng(1000 + seed).normal(size=D).astype(np.float32)
 
 
+def place(part: Part, p: int) -> int | None:
+    """Where parameter ``p`` stands in ``part``; None if it has another fragment."""
+    assert isinstance(part.where, slice)
+    return p - part.where.start if part.where.start <= p < part.where.stop else None
+
+
 def reference_average(x: FloatArray, received: Sequence[Part]) -> FloatArray:
     """One parameter at a time, in float32: own value, plus what was received of it in order, over 1 + R."""
     out = x.copy()
     for p in range(D):
         total, count = x[p], 0
         for part in received:
-            if part.where.start <= p < part.where.stop:
-                total = np.float32(total + part.values[p - part.where.start])
+            if (at := place(part, p)) is not None:
+                total = np.float32(total + part.values[at])
                 count += 1
         out[p] = np.float32(total / np.float32(1 + count)) if count else x[p]
     return out
@@ -105,9 +116,9 @@ def test_weighted_is_the_row_of_the_matrix(received: list[Part]) -> None:
     x = own_model()
     expected = np.zeros(D)
     for p in range(D):
-        here = [part for part in received if part.where.start <= p < part.where.stop]
-        rest = 1 - sum(weights[part.sender] for part in here)
-        expected[p] = rest * x[p] + sum(weights[q.sender] * q.values[p - q.where.start] for q in here)
+        here = [(part, at) for part in received if (at := place(part, p)) is not None]
+        rest = 1 - sum(weights[part.sender] for part, _ in here)
+        expected[p] = rest * x[p] + sum(weights[part.sender] * part.values[at] for part, at in here)
     np.testing.assert_allclose(weighted(weights)(x.copy(), received), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -152,3 +163,79 @@ def test_metropolis_hastings_is_symmetric_and_doubly_stochastic(n: int, density:
     np.testing.assert_allclose(np.mean(mixed, axis=0), np.mean(models, axis=0), atol=1e-6)
     np.testing.assert_allclose(mixed, matrix @ np.array(models), atol=1e-6)
     assert np.var(mixed, axis=0).sum() <= np.var(models, axis=0).sum() * (1 + 1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_both_ends_of_a_pair_get_the_same_bits_and_keep_their_sum(seed: int) -> None:
+    """14.12: the sum after is the rounded sum before, exactly."""
+    rng = np.random.default_rng(seed)
+    active, passive = (rng.normal(scale=s, size=D).astype(np.float32) for s in (1, 30))
+    total, before = active + passive, passive.copy()
+    sent = active.copy()
+    reply = pair_average(passive, sent)
+    assert reply.tobytes() == before.tobytes()
+    assert not np.shares_memory(reply, passive)
+    pair_average(active, reply)
+    assert active.tobytes() == passive.tobytes()
+    assert (active + passive).tobytes() == total.tobytes()
+
+
+def resampled(count: int = 3) -> ResampledFragments:
+    return ResampledFragments(Fragmenter(count=count, map="global", seeds=Seeds(4)), (5, 7))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 2)), unique=True, max_size=14),
+    st.integers(0, 100),
+)
+def test_average_newest_is_per_parameter_and_sender(keys: list[tuple[int, int, int]], seed: int) -> None:
+    """(sender, fragment, round): of a parameter that a sender sent twice the later round counts."""
+    maps, rng, x = resampled(), np.random.default_rng(seed), own_model()
+    parts = []
+    for sender, k, t in sorted(keys):
+        where = maps.where(t, k)
+        parts.append(Part(sender, k, where, rng.normal(size=where.size).astype(np.float32), t))
+    expected = x.copy()
+    for p in range(D):
+        newest: dict[int, tuple[int, np.float32]] = {}
+        for part in parts:
+            at = np.flatnonzero(np.asarray(part.where) == p)
+            if at.size and part.round >= newest.get(part.sender, (0, 0))[0]:
+                newest[part.sender] = (part.round, part.values[at[0]])
+        for _, value in (newest[sender] for sender in sorted(newest)):
+            expected[p] += value
+        if newest:
+            expected[p] /= np.float32(1 + len(newest))
+    assert average_newest(x.copy(), parts).tobytes() == expected.tobytes()
+
+
+def test_average_newest_with_one_map_is_average_to_the_bit() -> None:
+    fragments = resampled().at(0)
+    rng, x = np.random.default_rng(0), own_model()
+    keys = [(0, 1), (2, 0), (2, 2), (3, 1), (5, 1)]
+    values = {key: rng.normal(size=fragments.indices(key[1]).size).astype(np.float32) for key in keys}
+    by_place = [Part(j, k, fragments.indices(k), values[j, k]) for j, k in keys]
+    by_slice = [Part(j, k, fragments.slice(k), values[j, k]) for j, k in keys]
+    mixed = np.empty(D, dtype=np.float32)
+    fragments.scatter(average(fragments.gather(x), by_slice), mixed)
+    assert average_newest(x.copy(), by_place).tobytes() == mixed.tobytes()
+
+
+def test_maps_of_different_rounds_differ_and_cannot_be_mixed_by_slices() -> None:
+    maps = resampled()
+    hashes = {maps.at(t).map_hash for t in range(6)}
+    assert len(hashes) == 6
+    assert maps.at(2).map_hash == resampled().at(2).map_hash, "the same at every node"
+    for t in range(6):
+        everything = np.concatenate([maps.where(t, k) for k in range(3)])
+        assert sorted(everything.tolist()) == list(range(D))
+    part = Part(1, 0, maps.where(0, 0), np.zeros(4, dtype=np.float32))
+    for mix in (average, weighted({1: 0.5})):
+        with pytest.raises(TypeError, match="average_newest"):
+            mix(own_model(), [part])
+
+
+def test_more_recipients_than_peers_are_refused() -> None:
+    check_recipients(7, 8)
+    with pytest.raises(ConfigError, match=r"recipients = 8: a node has 7 others to send to; use at most 7"):
+        check_recipients(8, 8)

@@ -112,7 +112,7 @@ def test_the_timeline_shows_windows_transfers_and_drops(run: Run) -> None:
     # The synchronous arm waits for its slowest uplink, and drops nothing.
     assert (0.25, 1.1875) in bars(figure, 1, "#E2E2E2")
     assert not figure.axes[1].texts
-    assert figure.axes[0].get_xlim()[1] == pytest.approx(4.3 * 0.25)
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(4 * 0.25)
 
 
 def test_aborted_and_lost_transfers_have_colours_of_their_own(run: Run) -> None:
