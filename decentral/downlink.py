@@ -128,23 +128,27 @@ class Downlink:
         self._on_offer: dict[tuple[int, int], Flow] = {}
         self._grants: list[Grant] = []
         self._order = 0
-        self._now_ns = 0
+        self._changed_ns = 0
 
     def offer(self, sender: int, sequence: int, start_ns: int, nbytes: int) -> None:
-        """A transfer has started; one that is heard of too late starts now."""
+        """A transfer has started. One that is heard of late still counts from its start, or from the last
+        change of shares if that came after it.
+        """
         self._run(start_ns)
+        self._changed_ns = max(self._changed_ns, start_ns)
         self._order += 1
         item = Item(self._node, nbytes, sequence, 0, 0, 0)
-        flow = Flow(sender, item, self._order, self._now_ns, 8 * nbytes + self._overhead_bits)
+        flow = Flow(sender, item, self._order, self._changed_ns, 8 * nbytes + self._overhead_bits)
         self._on_offer[sender, sequence] = flow
-        self._flows.add(self._now_ns, flow)
+        self._flows.add(self._changed_ns, flow)
 
     def withdraw(self, sender: int, sequence: int, at_ns: int) -> None:
         """A transfer was cut; one that was granted meanwhile is no longer here."""
         self._run(at_ns)
         flow = self._on_offer.pop((sender, sequence), None)
         if flow is not None:
-            self._flows.cut(self._now_ns, flow)
+            self._changed_ns = max(self._changed_ns, at_ns)
+            self._flows.cut(self._changed_ns, flow)
 
     def next_ns(self) -> int:
         """When ``advance`` has something to do; ``INFINITE_NS``: nothing is on offer."""
@@ -158,9 +162,9 @@ class Downlink:
 
     def _run(self, until_ns: int) -> None:
         while (at_ns := self.next_ns()) <= until_ns:
+            self._changed_ns = at_ns
             flow = self._flows.pop()
             if flow is not None:
                 sequence = flow.item.sequence
                 del self._on_offer[flow.sender, sequence]
                 self._grants.append(Grant(flow.sender, sequence, at_ns, at_ns - flow.start_ns))
-        self._now_ns = max(self._now_ns, until_ns)

@@ -20,19 +20,22 @@ TRUSTWORTHY, NOT_TRUSTWORTHY, NOT_CHECKED = "trustworthy", "not trustworthy", "n
 LATENESS_MS = 10.0
 """Most lateness of 99 % of any node's timers."""
 WAITED_SHARE = 0.1
-"""Most of the time in which a node could have run that it may have waited for a core."""
+"""Most of the time in which a node's thread could have run that it may have waited for a core. At least half
+of the run counts, so that a node that sleeps a lot is not judged by what waking up costs."""
 BUSY_SHARE = 0.95
 """Most of the cores' time in use, where the kernel does not tell how long a process waited for a core."""
 STOLEN_SHARE = 0.05
 """Most of the cores' time that a hypervisor may have given to others."""
+_SCHEDSTAT = Path("/proc/thread-self/schedstat")
 _MS = NS_PER_S / 1000
 _MOST_RATIO = 1000.0
 """Achieved to asked rate of a link whose transfers all ended in one instant, when a late timer fired."""
 
 
 class CpuTimes(NamedTuple):
-    """Cumulative, of this process and of its host; seconds, or the kernel's ticks for the host's."""
+    """Cumulative: seconds of the calling thread, ticks of all of its host's cores."""
 
+    at_s: float
     ran_s: float
     waited_s: float | None
     busy: int
@@ -41,20 +44,14 @@ class CpuTimes(NamedTuple):
 
 
 def cpu_times() -> CpuTimes:
-    """Read them now; the process's count all of its threads that are alive."""
-    waited_ns, known = 0, False
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            fields = (task / "schedstat").read_text(encoding="ascii").split()
-        except (FileNotFoundError, ProcessLookupError):  # no such file in this kernel, or the thread ended
-            continue
-        known = True
-        waited_ns += int(fields[1])
+    """Read them now; ``waited_s``, runnable without a core, is None where the kernel does not tell."""
+    waited_s = None
+    if _SCHEDSTAT.exists():
+        waited_s = int(_SCHEDSTAT.read_text(encoding="ascii").split()[1]) / NS_PER_S
     with open("/proc/stat", encoding="ascii") as file:
         user, nice, system, idle, iowait, irq, softirq, stolen = map(int, file.readline().split()[1:9])
     busy = user + nice + system + irq + softirq + stolen
-    waited_s = waited_ns / NS_PER_S if known else None
-    return CpuTimes(time.process_time(), waited_s, busy, stolen, busy + idle + iowait)
+    return CpuTimes(time.monotonic(), time.thread_time(), waited_s, busy, stolen, busy + idle + iowait)
 
 
 def node_account(
@@ -75,7 +72,7 @@ def node_account(
         transfers: what became of its outgoing transfers.
         lateness_ns: of its timers.
         heard: per sender, by how many ns messages came later than they should have.
-        before, after: at its start barrier and at its end.
+        before, after: read by its thread at the start barrier and at its end.
     """
     sent = []
     for to, link in transfers:
@@ -91,10 +88,11 @@ def node_account(
                 "asked_latency_s": link.delay_ns / link.delays / NS_PER_S if link.delays else None,
             }
         )
-    ran_s = after.ran_s - before.ran_s
-    waited_s = None
+    waited_share = None
     if after.waited_s is not None and before.waited_s is not None:
         waited_s = after.waited_s - before.waited_s
+        runnable_s = after.ran_s - before.ran_s + waited_s
+        waited_share = waited_s / max(runnable_s, (after.at_s - before.at_s) / 2)
     total = after.total - before.total
     lateness = lateness_ns.quantile(0.99)
     return {
@@ -105,8 +103,7 @@ def node_account(
             for sender, samples in sorted(heard.items())
         ],
         "timer_lateness_ms_p99": None if lateness is None else lateness / _MS,
-        "ran_s": ran_s,
-        "waited_s": waited_s,
+        "waited_share": waited_share,
         "busy_share": (after.busy - before.busy) / total if total else None,
         "stolen_share": (after.stolen - before.stolen) / total if total else None,
     }
@@ -131,7 +128,7 @@ def merge(accounts: Iterable[Mapping[str, Any]], n: int) -> dict[str, Any]:
     Returns:
         ``verdict``, ``reasons``, ``rate_error_median`` (relative), ``latency_error_ms_median``,
         ``timer_lateness_ms_p99`` (of the worst node), ``cpu_saturation`` (busy share of the cores),
-        ``cpu_waited`` (share of its runnable time that the worst node waited for a core), and ``links``.
+        ``cpu_waited`` (share of its time that the worst node waited for a core), and ``links``.
         None where nothing was measured.
     """
     accounts = sorted(accounts, key=lambda account: int(account["node"]))
@@ -145,7 +142,7 @@ def merge(accounts: Iterable[Mapping[str, Any]], n: int) -> dict[str, Any]:
         "latency_error_ms_median": None if late_s is None else abs(late_s) * 1000,
         "timer_lateness_ms_p99": _most(account["timer_lateness_ms_p99"] for account in accounts),
         "cpu_saturation": _most(account["busy_share"] for account in accounts),
-        "cpu_waited": _most(_waited(account) for account in accounts),
+        "cpu_waited": _most(account["waited_share"] for account in accounts),
         "cpu_stolen": _most(account["stolen_share"] for account in accounts),
     }
     reasons = list(_reasons(measured))
@@ -190,11 +187,6 @@ def _links(accounts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return links
-
-
-def _waited(account: Mapping[str, Any]) -> float | None:
-    ran_s, waited_s = account["ran_s"], account["waited_s"]
-    return None if waited_s is None or ran_s + waited_s <= 0 else float(waited_s / (ran_s + waited_s))
 
 
 def _reasons(measured: Mapping[str, float | None]) -> Iterable[str]:

@@ -10,8 +10,8 @@ RATE_ERROR = 0.05
 LATENCY_ERROR_MS = 2.0
 """Most deviation of the median message's arrival that is trusted."""
 EDGE_NS = round(LATENCY_ERROR_MS * 1e6 / RATE_ERROR)
-"""Shortest stretch over which a rate is measured: over a shorter one, lateness that is trusted as latency would
-look like a rate that is not."""
+"""Shortest stretch over which a rate is measured: over a shorter one, lateness that is trusted as latency
+would look like a rate that is not."""
 
 
 class Samples:
@@ -80,8 +80,8 @@ class Transfers:
     def add(self, destination: int, *, bits: int, asked_ns: int, took_ns: int, followed: bool) -> None:
         """A transfer was to take ``asked_ns`` and took ``took_ns``.
 
-        It is timed if it is long, or in a long row of transfers of which each ``followed`` another one, so that
-        both its ends were as late as timers are.
+        It is timed if it is long, or in a long row of transfers of which each ``followed`` another one, so
+        that both its ends were as late as timers are.
         """
         link = self._links.setdefault(destination, Link())
         link.transfers += 1

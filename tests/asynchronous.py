@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from decentral.arrays import FloatArray
 from decentral.config import Arm
-from tests.harness import arm, events
+from launch.build import load_workload
+from tests.harness import Result, arm, events
 
 ROUND_S = 5e-5
 """Sixteen float32, the model of the tests, take 8.5 us at the 60 Mbit/s of a star's fast links."""
@@ -66,3 +68,19 @@ def accounts(folder: Path) -> dict[int, dict[str, Any]]:
 def transfers(folder: Path) -> list[dict[str, Any]]:
     """Transfers that began in the first nominal rounds, in order of their ends."""
     return [line for line in events(folder / "network.jsonl") if line["event"] == "transfer"]
+
+
+def initial_models(made: Arm, seed: int = 1) -> FloatArray:
+    """Every node's model before round 0, shape (n, d)."""
+    workload = load_workload(made, seed, {})
+    return np.stack([workload.initial(i) for i in range(made.nodes)])
+
+
+def waits(result: Result, node: int) -> list[float]:
+    """How long ``node`` waited in each of its rounds, in seconds."""
+    return [line["wait_s"] for line in result.nodes[node] if line["event"] == "round"]
+
+
+def rounds(result: Result, node: int) -> int:
+    """Local rounds of ``node``."""
+    return len(waits(result, node))

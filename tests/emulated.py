@@ -95,6 +95,8 @@ def play(
     timekeeper: Timekeeper,
     scripts: Sequence[Script],
     choose: Choose = lambda count: 0,
+    *,
+    hold: Callable[[], bool] = lambda: False,
     words: int = 1_000_000,
     log: list[Telling] | None = None,
 ) -> tuple[list[Account], str | None]:
@@ -116,6 +118,8 @@ def play(
             timekeeper.leave(node, word.at_ns, drop=word.drop)
         else:
             timekeeper.speak(word)
+        if ready and hold():  # several words may come before time goes on
+            continue
         try:
             told = timekeeper.advance()
         except Deadlock as deadlock:

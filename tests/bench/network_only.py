@@ -22,7 +22,7 @@ from tests.bench.workload import Stopwatch
 
 
 def network_only_arm(nodes: int, rounds: int) -> Arm:
-    """DivShare (Omega = 0.1, J = 6) on CIFAR-10's model in a star network with stragglers; no data is read."""
+    """DivShare (Omega = 0.1, J = 6) on CIFAR-10's model in a star with stragglers; no data is read."""
     table: dict[str, Any] = {
         "name": f"n={nodes}",
         "nodes": nodes,

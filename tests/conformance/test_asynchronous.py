@@ -11,7 +11,8 @@ import pytest
 from decentral.arrays import FloatArray
 from decentral.inline import Scheduler
 from decentral.medium import Outgoing
-from decentral.messages import Message
+from decentral.messages import Kind, Message
+from decentral.node import Node
 from decentral.queues import OutQueue
 from tests.asynchronous import ROUND_S, accounts, contender, star, transfers
 from tests.harness import events, run
@@ -171,3 +172,28 @@ def test_nobody_waits_for_anybody(variant: str, tmp_path: Path) -> None:
     rounds = [sum(line["event"] == "round" for line in lines) for lines in result.nodes]
     assert rounds == [1] + [10] * 7
     assert not any(line["wait_s"] for lines in result.nodes for line in lines if line["event"] == "round")
+
+
+def test_every_ping_is_answered_once_and_no_pong_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """B12: kinds do not change on the way: a node makes its pings and one pong per ping that came."""
+    pinged = {"asked": 0, "answered": 0}
+    serve, count = Node._serve, OutQueue.count
+
+    def served(node: Node, requester: int, request: Message | None) -> Message:
+        assert request is None
+        pinged["answered"] += 1
+        reply = serve(node, requester, request)
+        assert (reply.sender, reply.kind) == (node.id, Kind.FRAGMENT)
+        return reply
+
+    def counted(queue: OutQueue, outgoing: list[Any]) -> None:
+        pinged["asked"] += len(outgoing)
+        count(queue, outgoing)
+
+    monkeypatch.setattr(Node, "_serve", served)
+    monkeypatch.setattr(OutQueue, "count", counted)
+    run(contender("adpsgd_pingpong", {"pings": 2}, rounds=10), tmp_path)
+    sums = accounts(tmp_path).values()
+    assert sum(each["made"] for each in sums) == pinged["asked"]
+    assert pinged["asked"] == 8 * 10 * 2 + pinged["answered"]
+    assert 8 * 9 * 2 <= pinged["answered"] <= 8 * 10 * 2

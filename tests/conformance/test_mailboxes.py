@@ -11,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decentral.arrays import FloatArray
 from decentral.ccs import ccs_weights
 from decentral.errors import ConfigError
-from decentral.mixing import age_weight, limited_age_weight, metropolis_hastings
+from decentral.fragments import Fragments
+from decentral.messages import Message
+from decentral.mixing import Mixer, age_weight, limited_age_weight, metropolis_hastings
+from decentral.node import Node
 from launch.build import Workload, load_workload
 from launch.compose import compose
 from nodes.gossip import GossipLearning
@@ -120,29 +124,24 @@ def test_swift_in_lockstep_is_its_recursion(comm_set: int, topology: str, tmp_pa
 
 
 def test_a_silent_neighbor_counts_with_the_initial_model(tmp_path: Path) -> None:
-    """14.13: nobody waits for node 0, whose first round lasts longer than the run."""
-    compute = {"time_per_round": ROUND_S, "slow_nodes": 1, "slow_factor": 1e4, "slow_which": "first"}
+    """14.13: nobody waits for nodes 0 and 1, whose first rounds last longer than the run."""
+    compute = {"time_per_round": ROUND_S, "slow_nodes": 2, "slow_factor": 1e4, "slow_which": "first"}
     limit = {"max_rounds": None, "time_limit_s": 9.5 * ROUND_S}
+    ring = {"name": "ring"}
     made = contender(
-        "swift",
-        nodes=2,
-        topology={"name": "ring"},
-        compute=compute,
-        run=limit,
-        network=FAST,
-        train={"lr": 0.2},
+        "swift", nodes=3, topology=ring, compute=compute, run=limit, network=FAST, train={"lr": 0.2}
     )
     result = run(made, tmp_path)
-    assert len(per_round(result, 1, "wait_s")) == 10
-    assert not any(per_round(result, 1, "wait_s"))
+    assert len(per_round(result, 2, "wait_s")) == 10
+    assert not any(per_round(result, 2, "wait_s"))
     workload = load_workload(made, 1, {})
-    learner = workload.loaded.learner(workload.shards[1], workload.composition.sgd)
-    x = workload.initial(1).copy()
+    learner = workload.loaded.learner(workload.shards[2], workload.composition.sgd)
+    x = workload.initial(2).copy()
     for k in range(10):
         learner.x[:] = x
-        learner.train(2, workload.composition.seeds.rng("node/batch", 1, k))
-        x = x / 2 + workload.initial(0) / 2 + (learner.x - x)
-    np.testing.assert_allclose(result.models[1], x, rtol=1e-5, atol=1e-6)
+        learner.train(2, workload.composition.seeds.rng("node/batch", 2, k))
+        x = x / 3 + 2 * workload.initial(0) / 3 + (learner.x - x)
+    np.testing.assert_allclose(result.models[2], x, rtol=1e-5, atol=1e-6)
 
 
 def test_the_communication_set_says_when_swift_averages_and_broadcasts(tmp_path: Path) -> None:
@@ -183,6 +182,40 @@ def test_age_weights(own: int, received: int) -> None:
     assert GossipLearning(local_steps=1, period_s=1.0).weight(own, received) == weight
     assert GossipLearning(local_steps=1, period_s=1.0, merge="limited").weight(own, received) == limited
     assert GossipLearning(local_steps=1, period_s=1.0, merge="plain").weight(own, received) == 0.5
+
+
+def test_gossip_merges_by_the_ages_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8.1: x = (1 - w) x + w y with w = b / (a + b), then a = max(a, b), then a grows by the steps."""
+    hear, update = Node.hear, Node.update
+    heard: dict[int, list[Message]] = {i: [] for i in range(8)}
+    merged: dict[tuple[int, int], tuple[FloatArray, FloatArray]] = {}
+
+    def hearing(node: Node) -> Message:
+        heard[node.id].append(hear(node))
+        return heard[node.id][-1]
+
+    def updating(node: Node, mix: Mixer, received: list[Message], fragments: Fragments) -> None:
+        before = node.x.copy()
+        update(node, mix, received, fragments)
+        merged[node.id, len(heard[node.id]) - 1] = (before, node.x.copy())
+
+    monkeypatch.setattr(Node, "hear", hearing)
+    monkeypatch.setattr(Node, "update", updating)
+    result = run(contender("gossip", rounds=12, run={"init": "independent"}), tmp_path)
+    for i in range(8):
+        own = 0
+        ages = per_round(result, i, "age")
+        assert len(ages) == len(heard[i])
+        for k, message in enumerate(heard[i]):
+            if message.age == 0:
+                assert (i, k) not in merged
+            else:
+                before, after = merged[i, k]
+                weight = message.age / (own + message.age)
+                np.testing.assert_allclose(after, (1 - weight) * before + weight * message.values, atol=1e-5)
+            own = max(own, message.age) + 2
+            assert ages[k] == own
+    assert len(merged) > 30
 
 
 @pytest.mark.parametrize("merge", ["age", "plain", "limited"])

@@ -24,8 +24,8 @@ from decentral.observations import Samples, Transfers
 from decentral.seeding import Seeds
 
 MS = 1_000_000
-BEFORE = CpuTimes(ran_s=1.0, waited_s=0.5, busy=100, stolen=10, total=1000)
-AFTER = CpuTimes(ran_s=3.0, waited_s=0.6, busy=600, stolen=20, total=2000)
+BEFORE = CpuTimes(at_s=7.0, ran_s=1.0, waited_s=0.5, busy=100, stolen=10, total=1000)
+AFTER = CpuTimes(at_s=10.0, ran_s=3.0, waited_s=0.6, busy=600, stolen=20, total=2000)
 
 
 def network(up: float = 1e6, down: float = math.inf, contention: Any = "uplink") -> NetworkModel:
@@ -127,6 +127,11 @@ def test_one_overloaded_node_is_enough_for_timers_and_cores_but_not_for_medians(
     assert merge([*good, account(2, slow=1.5, late_ms=4.0)], 3)["verdict"] == TRUSTWORTHY
 
 
+def test_a_node_that_sleeps_is_not_judged_by_what_waking_up_costs() -> None:
+    sleepy = AFTER._replace(at_s=107.0, ran_s=1.2, waited_s=0.6)
+    assert merge([account(i, after=sleepy) for i in range(3)], 3)["cpu_waited"] == pytest.approx(0.1 / 50)
+
+
 def test_noise_of_single_links_cancels() -> None:
     merged = merge([account(0, slow=0.8), account(1, slow=1.0), account(2, slow=1.2)], 3)
     assert merged["rate_error_median"] == 0.0
@@ -197,12 +202,13 @@ def test_samples_stay_bounded_and_even() -> None:
     assert Samples().quantile(0.5) is None
 
 
-def test_cpu_times_count_this_process_and_its_host() -> None:
-    before, start = cpu_times(), time.process_time()
-    while time.process_time() < start + 0.05:
+def test_cpu_times_count_this_thread_and_its_host() -> None:
+    before, start = cpu_times(), time.thread_time()
+    while time.thread_time() < start + 0.05:
         pass
     after = cpu_times()
-    assert after.ran_s - before.ran_s > 0.03
+    assert after.at_s - before.at_s > after.ran_s - before.ran_s - 0.001
+    assert after.ran_s - before.ran_s >= 0.05
     assert after.total > before.total
     assert before.busy <= after.busy
     if before.waited_s is not None:

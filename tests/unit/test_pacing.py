@@ -308,6 +308,22 @@ def test_a_transfer_that_is_cut_frees_the_receivers_downlink() -> None:
     pacer.close(50 * MS)
 
 
+def test_an_offer_that_is_heard_of_late_counts_from_its_start() -> None:
+    downlink = Downlink(3, network(up=2e6, down=1e6, contention="both"))
+    downlink.offer(0, 0, 0, 5000)
+    assert downlink.advance(15 * MS) == []
+    downlink.offer(1, 0, 10 * MS, 5000)
+    assert downlink.next_ns() == 70 * MS, "10 ms alone and 60 ms with half of the downlink"
+    (grant,) = downlink.advance(71 * MS)
+    assert (grant.sender, grant.end_ns) == (0, 70 * MS)
+    downlink.offer(2, 0, 69 * MS, 5000)
+    grants = downlink.advance(S)
+    assert [(grant.sender, grant.end_ns, grant.service_ns) for grant in grants] == [
+        (1, 90 * MS, 80 * MS),
+        (2, 120 * MS, 50 * MS),
+    ], "what was granted at 70 ms stays granted"
+
+
 @pytest.mark.parametrize("granted_ms", [10, 45])
 def test_a_transfer_ends_when_both_ends_are_through(granted_ms: int) -> None:
     pacer = Pacer(node=0, model=network(up=1e6, down=1e9, contention="both", concurrency=2))

@@ -1,6 +1,6 @@
 """Paced links between real processes: within the promised bounds, or flagged; overload is always flagged.
 
-The file is also the program that plays one node: ``python test_wall.py NODE NODES FOLDER CONTENTION BUSY``.
+The file is also the program that plays one node: ``python test_paced_links.py NODE NODES FOLDER CONTENTION BUSY``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from decentral.speech import Role
 from decentral.transports.zeromq import ZmqTransport
 from decentral.wall import WallMedium
 
-NODES, ROUNDS, ROUND_S, FRAGMENTS, FLOATS = 3, 20, 0.1, 4, 9_000
+NODES, ROUNDS, ROUND_S, FRAGMENTS, FLOATS = 3, 20, 0.1, 8, 9_000
 UPLINK_BPS, LATENCY_NS = 60e6, 5_000_000
 TIMEOUT_S = 60.0
 
@@ -160,7 +160,8 @@ def test_links_between_processes_keep_their_promises_or_are_flagged(contention: 
     assert merged["verdict"] == TRUSTWORTHY
     if contention == "uplink":
         assert all(link["asked_bps"] == pytest.approx(UPLINK_BPS) for link in merged["links"])
-    ratios = sorted(link["achieved_bps"] / link["asked_bps"] for link in merged["links"])
+    timed = [link for link in merged["links"] if link["achieved_bps"] is not None]
+    ratios = sorted(link["achieved_bps"] / link["asked_bps"] for link in timed)
     assert ratios[len(ratios) // 2] == pytest.approx(1.0, abs=0.06)
     lates_s = sorted(link["achieved_latency_s"] - link["asked_latency_s"] for link in merged["links"])
     assert 0 <= lates_s[len(lates_s) // 2] < 0.0021
