@@ -56,12 +56,16 @@ def average_newest(x: FloatArray, received: Sequence[Part]) -> FloatArray:
     """
     counts = np.ones(x.size, dtype=np.float32)
     for _, of_sender in groupby(received, key=lambda part: part.sender):
-        taken = np.zeros(x.size, dtype=bool)
-        for part in sorted(of_sender, key=lambda part: -part.round):
-            new = ~taken[part.where]
-            places = np.asarray(part.where)[new]
-            x[places] += part.values[new]
+        newest_first = sorted(of_sender, key=lambda part: -part.round)
+        overlapping = newest_first[0].round != newest_first[-1].round
+        taken = np.zeros(x.size if overlapping else 0, dtype=bool)
+        for part in newest_first:
+            places, values = np.asarray(part.where), part.values
+            if overlapping:
+                new = ~taken[places]
+                taken[places] = True
+                places, values = places[new], values[new]
+            x[places] += values
             counts[places] += 1
-            taken[places] = True
     x /= counts
     return x

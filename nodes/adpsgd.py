@@ -42,11 +42,6 @@ class AdPsgd:
     overlap: bool = False
     request_timeout_s: Annotated[float, Gt(0)] | None = None
 
-    @property
-    def needs_every_message(self) -> bool:
-        """Whether a lost message would stop a node for ever."""
-        return self.request_timeout_s is None
-
     def check(self, n: int) -> None:
         """Refuse an odd number of nodes."""
         if n % 2:

@@ -36,11 +36,6 @@ class SwarmSgd:
     steps_dist: Literal["fixed", "geometric"] = "fixed"
     request_timeout_s: Annotated[float, Gt(0)] | None = None
 
-    @property
-    def needs_every_message(self) -> bool:
-        """Whether a lost message would stop a node for ever."""
-        return self.request_timeout_s is None
-
     def volume(self, n: int) -> float:
         """Whole models that a node queues per round: its request, and one answer on average."""
         return 2.0

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from decentral.arrays import FloatArray
 from decentral.ccs import ccs_weights
 from decentral.errors import ConfigError
 from decentral.graphs import reachable
@@ -19,6 +20,9 @@ from decentral.topology import Topology
 @dataclass(frozen=True, kw_only=True)
 class Swift:
     """Find an update, broadcast the model, average with every neighbor's newest one, apply the update.
+
+    A round ends with the averaging, as with all other algorithms, and its model is scored then; the update is
+    applied at the beginning of the next one, which changes nothing in the sequence of models.
 
     Args:
         local_steps: H; a step of the paper is a local round of H steps here.
@@ -65,7 +69,7 @@ class Swift:
         return degree / (1 if self.broadcast == "every_step" else self.comm_set + 1)
 
     def run(self, node: Node) -> None:
-        """One node's rounds; x = w_ii x + sum over neighbors of w_ij last_j, then the update found before."""
+        """One node's rounds: last update, new update, broadcast, x = w_ii x + sum of w_ij last_j."""
         whole = node.fragments()
         graph = tuple(self.topology.targets(i, 0, 0) for i in range(node.n))
         neighbors = graph[node.id]
@@ -75,7 +79,10 @@ class Swift:
         first = node.message(0, 0, whole)
         mailbox: dict[int, Message] = {j: first._replace(sender=j) for j in neighbors}
         refill = node.outqueue.replace if self.flush else node.outqueue.extend
+        update: FloatArray | None = None
         for k in node.rounds():
+            if update is not None:
+                node.apply(update)
             update = node.local_update(steps=self.local_steps)
             average = (k + 1) % (self.comm_set + 1) == 0
             if average or self.broadcast == "every_step":
@@ -83,7 +90,6 @@ class Swift:
             if average:
                 mailbox |= {message.sender: message for message in node.inqueue.peek_latest()}
                 node.update(mix, list(mailbox.values()), whole)
-            node.apply(update)
 
 
 ALGORITHM = Swift

@@ -27,21 +27,21 @@ from launch.executors.local import LocalExecutor
 from tests.asynchronous import contender
 from tests.harness import Result, arm, events, run
 
-D = 2001
+D = 203
 """Odd, so that fragments differ in size."""
 QUADRATIC = {"name": "quadratic", "settings": {"d": D}, "partition": {"name": "iid"}}
 SLOW = {
-    "network": {"name": "star", "settings": {"stragglers": 4, "fast_mbps": 60.0, "latency_ms": 0.1}},
-    "compute": {"time_per_round": 0.002, "jitter": 0.2},
+    "network": {"name": "star", "settings": {"stragglers": 4, "latency_ms": 0.01}},
+    "compute": {"time_per_round": 2e-4, "jitter": 0.2},
     "data": QUADRATIC,
 }
-GOSSIP = {"run": {"time_limit_s": 0.016}}
+GOSSIP = {"run": {"time_limit_s": 1.6e-3}}
 
 
 def _cases() -> dict[str, Arm]:
     cases: dict[str, Arm] = {}
     for name in parts.available("algorithm"):
-        settings = {"gossip": {"period_s": 0.002}, "divshare": {"recipients": 3}}.get(name)
+        settings = {"gossip": {"period_s": 2e-4}, "divshare": {"recipients": 3}}.get(name)
         cases[name] = contender(name, settings, **SLOW, **(GOSSIP if name == "gossip" else {}))
     whole = {"count": 1, "map": "per_tensor"}
     graph = {"name": "regular", "settings": {"degree": 3, "dynamic": False}}
@@ -71,7 +71,7 @@ def _network(folder: Path) -> list[dict[str, Any]]:
 FOUND = ("wall_s", "train_loss", "test_loss", "test_distance", "samples", "model_sha256")
 """What depends on training or on this machine."""
 JOINED = "total_meta"
-"""Headers: which messages of asynchronous nodes travel together depends on what else the node does meanwhile."""
+"""Header bytes: which messages of asynchronous nodes really travel together depends on training's pauses."""
 
 
 def _logs(result: Result) -> list[list[dict[str, Any]]]:
