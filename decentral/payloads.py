@@ -72,9 +72,12 @@ class Inbox:
         held = self._held[sender]
         message = held.pop(sequence, None)
         if message is not None and held and sequence >= 0:
-            # Messages of a pair arrive in order: what is earlier and still here was cut off in transfer.
+            # Messages of a pair arrive in order: what is earlier and still here was cut off in transfer. But
+            # requests are taken when they are served, before other messages that arrived earlier.
+            asks = message.kind is Kind.REQUEST
             for earlier in [number for number in held if 0 <= number < sequence]:
-                del held[earlier]
+                if (held[earlier].kind is Kind.REQUEST) == asks:
+                    del held[earlier]
         return message
 
     def close(self) -> None:

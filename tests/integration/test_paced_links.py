@@ -1,6 +1,6 @@
 """Paced links between real processes: within the promised bounds, or flagged; overload is always flagged.
 
-The file is also the program that plays one node: ``python test_paced_links.py NODE NODES FOLDER CONTENTION BUSY``.
+The file is also the program that plays one node: ``test_paced_links.py NODE NODES FOLDER CONTENTION LOAD``.
 """
 
 from __future__ import annotations

@@ -77,6 +77,9 @@ class TestUsage:
             ("run", "--seeds", ""),
             ("run", "--seeds", "-1"),
             ("run", "--executor", "threads"),
+            ("run", "--predict"),
+            ("run", "--dry-run", "--predict-rounds", "3"),
+            ("run", "--dry-run", "--predict", "--predict-rounds", "1"),
             ("run", "a.toml", "b.toml"),
             ("report",),
             ("download",),
@@ -224,6 +227,45 @@ def raising(error: BaseException) -> Callable[..., Path]:
         raise error
 
     return run_experiment
+
+
+class TestPredict:
+    def test_two_tables_and_how_long_it_took(self, tiny: Path, tmp_path: Path) -> None:
+        out = tmp_path / "runs"
+        result = cli("run", str(tiny), "--dry-run", "--predict", "--out", str(out))
+        assert result.exit_code == 0, result.stderr
+        lines = result.stdout.splitlines()
+        assert lines[0] == "tiny: a tiny comparison"
+        assert [line.split()[:2] for line in lines if line.startswith(" D-PSGD")] == [["D-PSGD", "1"]] * 2
+        assert len([line for line in lines if line.startswith(" Mosaic")]) == 2
+        assert re.fullmatch(r"predicted in \d+\.\d s", lines[-1])
+        assert "linearly" not in result.stdout
+        assert not out.exists()
+
+    def test_seeds_and_rounds(self, tiny: Path) -> None:
+        asked = ("--seeds", "4,5", "--predict-rounds", "2", "--set", "arm.Mosaic.run.max_rounds=50")
+        result = cli("run", str(tiny), "--dry-run", "--predict", *asked)
+        assert result.exit_code == 0, result.stderr
+        rows = [line.split() for line in result.stdout.splitlines() if line.startswith(" Mosaic")]
+        assert [row[:2] for row in rows] == [["Mosaic", "4"], ["Mosaic", "5"]] * 2
+        assert rows[0][-3:] == ["the", "first", "2"]
+        assert "linearly" in result.stdout
+
+    def test_needs_no_data_set(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("DECENTRAL_DATA", raising=False)
+        absent = 'data={name = "cifar10", folder = "/absent"}'
+        assert cli("run", str(tiny), "--dry-run", "--set", absent).exit_code != 0
+        result = cli("run", str(tiny), "--dry-run", "--predict", "--predict-rounds", "2", "--set", absent)
+        assert result.exit_code == 0, result.stderr
+
+    def test_what_only_training_can_tell_is_refused(self, tiny: Path) -> None:
+        result = cli("run", str(tiny), "--dry-run", "--predict", "--set", 'compute.time_per_round="measured"')
+        assert (result.exit_code, result.stdout) == (ConfigError.exit_code, "")
+        assert "nothing is trained" in result.stderr
+
+    def test_says_what_is_missing(self) -> None:
+        assert "add --dry-run" in cli("run", "--predict").stderr
+        assert "add --predict" in cli("run", "--dry-run", "--predict-rounds", "3").stderr
 
 
 class TestRun:
