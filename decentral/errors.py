@@ -62,6 +62,12 @@ class Interrupted(DecentralError):
     exit_code = 5
 
 
+class NotTrustworthy(DecentralError):
+    """Under ``--strict``: paced links did not keep their promises; the report says which."""
+
+    exit_code = 6
+
+
 class WireError(DecentralError):
     """A frame that is not ours, malformed, oversized, foreign or replayed.
 

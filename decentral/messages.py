@@ -95,7 +95,7 @@ class Message(NamedTuple):
 
 
 def encode_header(run: bytes, batch: int, messages: Sequence[Message]) -> bytes:
-    """Header of the ``batch``-th batch for a destination; its messages share all but fragment and sequence."""
+    """Header of a destination's ``batch``-th batch; its messages share all but fragment and sequence."""
     first = messages[0]
     parts = b"".join(
         [_PART.pack(message.fragment, message.values.nbytes, message.sequence) for message in messages]

@@ -1,4 +1,4 @@
-"""What a node wants to send and what it has received, with exact accounting. One thread; no I/O of its own."""
+"""What a node wants to send and what it has received, with exact accounting. One thread; no I/O."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class InQueue:
         fetch: brings in, by ``put``, what has arrived by now; called before anything newest is looked at.
     """
 
-    def __init__(self, traffic: Traffic, *, keep_rounds: bool, fetch: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, traffic: Traffic, *, keep_rounds: bool, fetch: Callable[[], None] | None = None
+    ) -> None:
         self._traffic = traffic
         self._keep_rounds = keep_rounds
         self._fetch = fetch or (lambda: None)

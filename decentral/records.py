@@ -61,7 +61,7 @@ from decentral.errors import PreflightError
 
 SCHEMA_VERSION = 1
 
-Value: TypeAlias = str | int | float | bool | None | list[int] | list[float]
+Value: TypeAlias = str | int | float | bool | list[int] | list[float] | None
 EventName: TypeAlias = Literal["header", "round", "evaluation", "end", "uplink", "links", "transfer"]
 
 

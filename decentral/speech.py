@@ -43,10 +43,10 @@ class Speech(NamedTuple):
         node: who.
         at_ns: the node's present; nothing in ``puts`` is earlier.
         puts: changes of its queue, in order of time, none later than the answer it asks for.
-        tag: which arrivals count, with ``count``.
-        count: answer when so many messages with ``tag`` have arrived since the node last took them; 0: do not
+        tag: which arrivals count, with ``needed``.
+        needed: answer when so many messages with ``tag`` have arrived since the node last took them; 0: do not
             wait for messages.
-        wake_ns: answer then at the latest; ``INFINITE_NS`` with ``count`` > 0: only on arrivals.
+        wake_ns: answer then at the latest; ``INFINITE_NS`` with ``needed`` > 0: only on arrivals.
         then_ns: nothing is put for so long after the answer.
     """
 
@@ -54,7 +54,7 @@ class Speech(NamedTuple):
     at_ns: int
     puts: Sequence[Put]
     tag: int
-    count: int
+    needed: int
     wake_ns: int
     then_ns: int
 

@@ -84,7 +84,7 @@ def check_speech(speech: Speech) -> None:
     if (
         speech.wake_ns < latest_ns
         or speech.then_ns < 0
-        or (speech.wake_ns >= INFINITE_NS and not speech.count)
+        or (speech.wake_ns >= INFINITE_NS and not speech.needed)
     ):
         raise RunFailed(
             f"node {speech.node} wants an answer at {seconds(speech.wake_ns)} and to rest for "
@@ -98,7 +98,7 @@ def deadlock_text(nodes: Sequence[Standing]) -> str:
     stuck = [(number, node, node.speech) for number, node in enumerate(nodes) if node.speech]
     lines = [f"deadlock: {len(stuck)} nodes wait for messages and none is under way"]
     for number, node, speech in stuck[:_SHOWN]:
-        missing = speech.count - node.counts.get(speech.tag, 0)
+        missing = speech.needed - node.counts.get(speech.tag, 0)
         what = f"{missing} more messages" + (f" of round {speech.tag}" if speech.tag > ANY else "")
         if speech.tag < ANY:
             what = "the answer to its request"

@@ -166,7 +166,7 @@ class Timekeeper:
         speech = node.speech
         if order != node.version or speech is None:
             return
-        if what or at_ns >= speech.wake_ns or node.counts.get(speech.tag, 0) >= speech.count:
+        if what or at_ns >= speech.wake_ns or node.counts.get(speech.tag, 0) >= speech.needed:
             self._answer(number, node, speech, at_ns)
             return
         node.waiting = True
@@ -197,7 +197,7 @@ class Timekeeper:
         if node.waiting:
             speech = node.speech
             assert speech is not None
-            if counts.get(speech.tag, 0) >= speech.count:
+            if counts.get(speech.tag, 0) >= speech.needed:
                 # Its promise stays open until the answer, which is the next thing that happens to it.
                 node.waiting = False
                 node.version += 1
@@ -215,7 +215,7 @@ class Timekeeper:
 
     def _answer(self, number: int, node: Standing, speech: Speech, at_ns: int) -> None:
         counts, tag = node.counts, speech.tag
-        complete = counts.get(tag, 0) >= speech.count
+        complete = counts.get(tag, 0) >= speech.needed
         counts.pop(ANY, None)
         if complete:
             counts.pop(tag, None)

@@ -129,6 +129,10 @@ class WallMedium:
         """Arrived frames that were refused, by reason."""
         return self._transport.refused
 
+    def payload_bytes(self, message: Message) -> int:
+        """What ``message`` weighs: what really travels."""
+        return message.nbytes
+
     def now_ns(self) -> int:
         """Real time since the start barrier, without what was spent paused."""
         return self._clock.now_ns()

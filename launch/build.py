@@ -24,9 +24,6 @@ from decentral.following import Listener, Schedule
 from decentral.fragments import whole_model
 from decentral.journal import Journal
 from decentral.medium import Medium
-from decentral.network.ledger import Ledger
-from decentral.network.links import Links
-from decentral.network.log import Trace, describe, write_network_log
 from decentral.network.model import INFINITE_NS
 from decentral.node import Algorithm, Node, TimeIsUp
 from decentral.observer import Grid, Observer
@@ -34,16 +31,14 @@ from decentral.queues import Traffic
 from decentral.records import Recorder, Value
 from decentral.tasks.base import LoadedTask, Scores, Split, size_of
 from decentral.tasks.untrained import LoadedUntrained
-from decentral.timekeeper import Timekeeper
 from decentral.virtual import VirtualMedium, Wire
-from launch.compose import Composition, compose, evaluation_rows, shards
+from launch.compose import Composition, compose
+from launch.rows import evaluation_rows, shards
 
 PERTURBATION = 0.005
 """Half-width of Shatter's uniform noise on the initial model, per unit of m (algorithms.md 3.5)."""
 FLOAT_BYTES = 4
 _MEASURED_ROUNDS = 5
-_TRACED_ROUNDS = 4
-"""Nominal rounds whose transfers are kept for the timeline figure."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,8 @@ class Workload:
     def initial(self, node: int) -> FloatArray:
         """Node ``node``'s model before round 0 (algorithms.md D12)."""
         if isinstance(self.loaded, LoadedUntrained):
-            return self.loaded.vectors[node]
+            vector: FloatArray = self.loaded.vectors[node]
+            return vector
         seeds = self.composition.seeds
         init = self.arm.run.init
         if init == "common":
@@ -273,47 +269,7 @@ def build_observer(workload: Workload, recorder: Recorder) -> Observer:
     """The observer of ``workload``; writes its header."""
     recorder.write("header", **workload.header(None))
     arm, grid = workload.arm, None
-    if not synchronous(workload):
+    if not synchronous(workload) and arm.run.clock == "virtual":
         every = arm.run.test_after
         grid = Grid(every * workload.composition.compute.nominal_ns, every)
     return Observer(n=arm.nodes, evaluation=workload.evaluation(None), recorder=recorder, grid=grid)
-
-
-class Emulation:
-    """Timekeeper and emulated network of one run, and what is to be told of them afterwards.
-
-    Args:
-        workload: the run.
-        run: its id.
-    """
-
-    def __init__(self, workload: Workload, run: bytes) -> None:
-        composition, n = workload.composition, workload.arm.nodes
-        compute = composition.compute
-        ledger = Ledger(n)
-        self._trace = Trace(_TRACED_ROUNDS * compute.nominal_ns)
-        self._links = Links(composition.network, ledger, self._trace)
-        self._header: dict[str, Value] = {
-            "run": run.hex(),
-            "arm": workload.arm.name,
-            "seed": composition.seeds.run_seed,
-            "nodes": n,
-            **describe(composition.network, [compute.nominal_of_ns(node) for node in range(n)]),
-        }
-        self.timekeeper = Timekeeper(
-            self._links, ledger, eager=[synchronous(workload)] * n, limit_ns=limit_ns(workload)
-        )
-
-    def write(self, recorder: Recorder, reason: str, cpu_s: float) -> None:
-        """Close the accounts and write ``network.jsonl``; also of a run that was cut short."""
-        end_ns = self.timekeeper.now_ns
-        self._links.close(end_ns)
-        write_network_log(
-            recorder,
-            self._links,
-            self._trace,
-            header=self._header,
-            end_ns=end_ns,
-            reason=reason,
-            cpu_s=cpu_s,
-        )

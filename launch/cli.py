@@ -93,6 +93,10 @@ def run(
     seeds: SeedsOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder in which the run folder is made.")] = RUNS,
     executor: ExecutorOption = "processes",
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Under the wall clock: exit with 6 if links were not as promised."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; start nothing.")
     ] = False,
@@ -122,11 +126,12 @@ def run(
     with _house_errors():
         loaded = _load(experiment, overrides, chosen)
         if predict:
-            _show_prediction(loaded if chosen else _under_first_seed(loaded), predict_rounds)
+            first = loaded.model_copy(update={"seeds": loaded.seeds[:1]})
+            _show_prediction(loaded if chosen else first, predict_rounds)
         elif dry_run:
             _show_plan(loaded, executor)
         else:
-            _run(loaded, out, executor)
+            _run(loaded, out, executor, strict=strict)
 
 
 @app.command()
@@ -205,11 +210,12 @@ def _load(path: Path, overrides: list[str] | None, seeds: tuple[int, ...] | None
     return load(path, overrides or (), seeds)
 
 
-def _run(experiment: Experiment, out: Path, executor: ExecutorName) -> None:
+def _run(experiment: Experiment, out: Path, executor: ExecutorName, *, strict: bool) -> None:
     from launch.display import make_display
     from launch.session import RunOptions, run_experiment
 
-    options = RunOptions(out=out, executor=executor, command=("decentral", *sys.argv[1:]))
+    command = ("decentral", *sys.argv[1:])
+    options = RunOptions(out=out, executor=executor, command=command, strict=strict)
     display = make_display(sys.stderr)
     try:
         folder = run_experiment(experiment, options, display)
@@ -235,30 +241,19 @@ def _show_plan(experiment: Experiment, executor: ExecutorName) -> None:
     typer.echo(processes(experiment, executor))
 
 
-def _under_first_seed(experiment: Experiment) -> Experiment:
-    return experiment.model_copy(update={"seeds": experiment.seeds[:1]})
-
-
 def _show_prediction(experiment: Experiment, rounds: int | None) -> None:
     from launch.display import make_display
     from launch.predict import DEFAULT_ROUNDS, predict
-    from launch.prediction_table import RATES_HEADER, TOTALS_HEADER, rates_rows, totals_rows
+    from launch.prediction_table import notes, tables
 
     began_s = time.monotonic()
     found = predict(experiment, rounds or DEFAULT_ROUNDS, make_display(sys.stderr))
     took_s = time.monotonic() - began_s
     typer.echo(f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name)
-    typer.echo("\nin a whole run: payload in messages; what is left is in flight at the end")
-    _print_table(TOTALS_HEADER, totals_rows(found))
-    typer.echo("per node and local round; and shares of the payload attempted, of time, and of the start")
-    _print_table(RATES_HEADER, rates_rows(found))
-    typer.echo("nothing was trained: consensus is that of random vectors")
-    if not all(each.whole for each in found):
-        typer.echo(
-            "time, rounds and traffic are continued linearly after the emulated rounds; "
-            "--predict-rounds emulates more"
-        )
-    typer.echo(f"predicted in {took_s:.1f} s")
+    for title, header, rows in tables(found):
+        typer.echo(f"\n{title}")
+        _print_table(header, rows)
+    typer.echo(f"{notes(found)}\npredicted in {took_s:.1f} s")
 
 
 def _show_comparison(folder: Path) -> None:

@@ -23,6 +23,10 @@ class JobFolder:
         """JSON lines of one node."""
         return self.path / "nodes" / f"{node:03d}.jsonl"
 
+    def links(self, node: int) -> Path:
+        """One node's report on its links under the wall clock."""
+        return self.path / "nodes" / f"{node:03d}.links.json"
+
     @property
     def metrics(self) -> Path:
         """JSON lines of the observer."""

@@ -22,8 +22,8 @@ from decentral.config import Arm, Experiment
 from launch.build import load_workload, synchronous
 from launch.compose import check, settled
 from launch.display import Display
-from launch.emulated import BUSY_S, FATES, ROUNDS, emulate, rows_of
 from launch.executors.base import Interruption
+from launch.untrained import BUSY_S, FATES, ROUNDS, emulate, rows_of
 from results.delivery import rate_threshold
 
 DEFAULT_ROUNDS = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from launch.emulated import FATES
 from launch.overview import size
 from launch.predict import Amount, Prediction
+from launch.untrained import FATES
 
 DASH = "-"
 
@@ -19,6 +19,33 @@ RATES_HEADER = (
     *("arm", "seed", "attempted", "delivered", "dropped"),
     *("arrived", "uplinks busy", "staleness", "consensus left"),
 )
+
+
+def tables(predictions: Sequence[Prediction]) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+    """Title, heading and rows of each."""
+    return [
+        (
+            "in a whole run: payload in messages; what is left is in flight",
+            TOTALS_HEADER,
+            totals_rows(predictions),
+        ),
+        (
+            "per node and local round; shares of the payload attempted, of time, and of the start",
+            RATES_HEADER,
+            rates_rows(predictions),
+        ),
+    ]
+
+
+def notes(predictions: Sequence[Prediction]) -> str:
+    """What a reader must know of how they were made."""
+    text = "nothing was trained: consensus is that of random vectors after the emulated rounds"
+    if all(found.whole for found in predictions):
+        return text
+    return (
+        f"{text}\ntime, rounds and traffic are continued linearly after the emulated rounds; "
+        "--predict-rounds emulates more"
+    )
 
 
 def totals_rows(predictions: Sequence[Prediction]) -> list[list[str]]:

@@ -26,17 +26,21 @@ from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import ZmqTransport
+from decentral.wall import WallMedium
 from launch.board import Board
 from launch.build import (
-    Emulation,
+    Participant,
     Workload,
     build_medium,
     build_observer,
     build_participant,
+    synchronous,
 )
+from launch.emulator import Emulation
 from launch.kernel import give_back_free_memory
 from launch.paths import JobFolder, unwritable
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
+from launch.wall import write_links
 
 MAX_FAILURE_CHARACTERS = 20_000
 
@@ -74,11 +78,19 @@ class Channel:
         """Send; blocks while the agent is busy."""
         self._line.send(msgpack.packb(message))
 
+    def fileno(self) -> int:
+        """Readable when an order is here."""
+        return self._line.fileno()
+
     def await_order(self, order: str) -> None:
         """Block until the agent sends ``order``; the agent's end is this process's end."""
-        data = self._line.recv(1 << 16)
-        if not data or msgpack.unpackb(data) != order:
-            os._exit(1)
+        while True:
+            data = self._line.recv(1 << 16)
+            word = msgpack.unpackb(data) if data else None
+            if word == order:
+                return
+            if word != "rest":  # which all members are told and only nodes wait for
+                os._exit(1)
 
 
 class MemberListener:
@@ -134,6 +146,9 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     recorder = FileRecorder(assignment.folder.node_log(number))
     recorder.write("header", **workload.header(number), run=assignment.run.hex())
     transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
+    if run.clock == "wall":
+        _in_real_time(workload, assignment, channel, recorder, transport)
+        return
     wire = ZmqWire(
         node=number,
         observer=workload.arm.nodes,
@@ -146,17 +161,56 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
     _meet(channel, lambda: None)
+    _run(participant, assignment, save=run.save_models)
+    channel.tell("done")
+    channel.await_order("release")
+    transport.close()
+    recorder.close()
+
+
+def _run(participant: Participant, assignment: Assignment, *, save: bool) -> None:
+    node = participant.node
     try:
         participant.run()
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last log line must be whole
-        participant.node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
+        node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
         raise
-    if run.save_models:
-        save_model(assignment.folder.model(number), participant.node.x)
-    participant.node.finish("done")
-    channel.tell("done")
-    channel.await_order("release")
+    if save:
+        save_model(assignment.folder.model(assignment.number), node.x)
+    node.finish("done")
+
+
+def _in_real_time(
+    workload: Workload,
+    assignment: Assignment,
+    channel: Channel,
+    recorder: FileRecorder,
+    transport: ZmqTransport,
+) -> None:
+    number, run = assignment.number, workload.arm.run
+    medium = WallMedium(
+        node=number,
+        observer=workload.arm.nodes,
+        model=workload.composition.network,
+        transport=transport,
+        by_round=synchronous(workload),
+        batch_bytes=workload.batch_bytes,
+        timeout_s=run.liveness_timeout_s,
+        left=lambda: channel.tell("left"),
+        released=channel.fileno(),
+    )
+    listener = MemberListener(channel, assignment.board, assignment.slot)
+    participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
+    _meet(channel, medium.start)
+    try:
+        _run(participant, assignment, save=run.save_models)
+        channel.await_order("rest")
+        channel.tell("done")
+        channel.await_order("release")
+    finally:
+        medium.close()
+        write_links(assignment.folder.links(number), medium.report())
     transport.close()
     recorder.close()
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,13 +18,20 @@ import psutil
 
 from decentral import __version__
 from decentral.config import Experiment
-from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
+from decentral.errors import (
+    ConfigError,
+    DecentralError,
+    Interrupted,
+    NotTrustworthy,
+    PreflightError,
+    RunFailed,
+)
 from launch.compose import check, complete
-from launch.rounds import most_rounds
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
 from launch.paths import RunFolder, create_run_folder
 from launch.preflight import preflight
+from launch.rounds import most_rounds
 from results.report import write_report
 
 ExecutorName: TypeAlias = Literal["processes", "inline"]
@@ -40,11 +47,13 @@ class RunOptions:
         out: folder under which the run folder is made.
         executor: ``processes`` or ``inline``.
         command: the command line, for the manifest.
+        strict: make it an error if paced links did not keep their promises.
     """
 
     out: Path
     executor: ExecutorName
     command: tuple[str, ...]
+    strict: bool = False
 
 
 def run_experiment(experiment: Experiment, options: RunOptions, display: Display) -> Path:
@@ -63,6 +72,11 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment)
     experiment = complete(experiment)
+    if options.executor == "inline" and any(arm.run.clock == "wall" for arm in experiment.arms):
+        raise ConfigError(
+            'run.clock = "wall": inline nodes take turns in one process, so real time means nothing; use '
+            "--executor processes or the virtual clock"
+        )
     preflight(experiment, options.out, inline=options.executor == "inline")
     # The agent imports torch while folder and manifest are made.
     with closing(_make_executor(options.executor)) as executor:
@@ -81,6 +95,8 @@ def _run_checked(experiment: Experiment, options: RunOptions, display: Display, 
     # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
     with Interruption().installed() as interruption:
         outcome = _run_jobs(jobs, executor, display, manifest, interruption)
+        if options.strict and outcome.distrust and outcome.state == "done":
+            outcome = replace(outcome, exit_code=NotTrustworthy.exit_code)
         try:
             manifest.end(outcome)
             write_report(folder.path)
@@ -89,6 +105,10 @@ def _run_checked(experiment: Experiment, options: RunOptions, display: Display, 
             _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
             raise
     _raise_unless_done(outcome, folder)
+    if options.strict and outcome.distrust:
+        untrusted = NotTrustworthy("not trustworthy: " + "\n".join(outcome.distrust))
+        untrusted.run_folder = folder.path
+        raise untrusted
     return folder.path
 
 
@@ -102,6 +122,7 @@ def _run_jobs(
     most = {job.arm.name: most_rounds(job.arm, job.seed) for job in jobs}
     display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, max(most.values()))
     outcome = Outcome("done")
+    distrusted: list[str] = []
     try:
         for number, job in enumerate(jobs):
             if interruption.count:
@@ -110,13 +131,17 @@ def _run_jobs(
             began = time.monotonic()
             outcome = executor.run(job, display, interruption)
             display.job_ended(job.arm.name, job.seed, outcome.state, outcome.cause or "")
+            if outcome.distrust:
+                why = f"{job.arm.name} seed {job.seed}: {'; '.join(outcome.distrust)}"
+                display.note(f"NOT TRUSTWORTHY: {why}")
+                distrusted.append(why)
             manifest.job_ended(number, outcome, time.monotonic() - began)
             if outcome.state != "done":
                 break
     finally:
         executor.close()
         display.close()
-    return outcome
+    return replace(outcome, distrust=tuple(distrusted))
 
 
 def _make_executor(name: ExecutorName) -> Executor:
@@ -168,6 +193,7 @@ class _Manifest:
             "state": "running",
             "cause": None,
             "exit_code": None,
+            "distrust": [],
             "versions": {
                 "decentral": __version__,
                 "python": platform.python_version(),

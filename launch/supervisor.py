@@ -1,7 +1,8 @@
 """Who is where in a job, and what to do about it: a pure state machine, no I/O.
 
-Members are the nodes 0..n-1, the observer, number n, and under emulated time the timekeeper, number n + 1. Events come from agents; the answer to each is the
-list of orders that it makes necessary. The first cause is kept; what fails afterwards is its consequence.
+Members are the nodes 0..n-1, the observer, number n, and under emulated time the timekeeper, number n + 1.
+Events come from agents; the answer to each is the list of orders that it makes necessary. The first cause is
+kept; what fails afterwards is its consequence.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, TypeAlias
 
-Order: TypeAlias = Literal["go", "release", "stop"]
+Order: TypeAlias = Literal["go", "rest", "release", "stop"]
 JobState: TypeAlias = Literal["running", "done", "failed", "interrupted"]
 
 
@@ -56,6 +57,7 @@ class Supervisor:
             self._others[timekeeper] = ("the timekeeper", "(it keeps emulated time)")
         self._max_rounds = max_rounds
         self._released = False
+        self._left: set[int] = set()
 
     @property
     def over(self) -> bool:
@@ -75,6 +77,11 @@ class Supervisor:
     def progress(self, number: int, round_: int) -> None:
         """A node has finished local round ``round_``."""
         self.members[number].round = round_
+
+    def left(self, number: int) -> list[Order]:
+        """In real time: a node's rounds are over; when all are, nobody needs to be served any more."""
+        self._left.add(number)
+        return ["rest"] if len(self._left) == len(self.members) - len(self._others) else []
 
     def done(self, number: int) -> list[Order]:
         """A member has finished its work and waits at the end barrier."""

@@ -62,7 +62,7 @@ class TimekeeperSocket:
             poller.poll()
             if terminated:
                 return False
-            while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]
                 _, data = self._socket.recv_multipart()
                 word = decode_from_node(data)
                 if isinstance(word, Speech):

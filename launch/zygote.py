@@ -4,11 +4,11 @@ Started by an executor as ``python -P -m launch.zygote``; talks to the launcher 
 output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
 process it forked with it, when its input closes, which is how the death of a launcher reaches it.
 
-Orders in: ``job`` (arm, seed, run, folder, members, host), ``go``, ``release``, ``stop`` (grace_ms until
-members are killed), ``exit``.
+Orders in: ``job`` (arm, seed, run, folder, members, host), ``go``, ``rest``, ``release``, ``stop`` (grace_ms
+until members are killed), ``exit``.
 Events out: ``hello``, ``sockets`` (their folder, to be removed if this agent is killed), ``ready``,
-``progress``, ``evaluated``, ``done``, ``failed`` and ``exited`` (of a member), ``refused`` (the job could not
-be loaded), ``over``.
+``progress``, ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``refused`` (the job
+could not be loaded), ``over``.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Agent:
         match order["do"]:
             case "job":
                 self._start(order)
-            case "go" | "release":
+            case "go" | "rest" | "release":
                 for forked in self._forked.values():
                     forked.order(order["do"])
             case "stop":

@@ -72,8 +72,8 @@ def write_network_log(
         recorder.write(
             "uplink",
             node=node,
-            rate_bps=_rate(model.uplink_bps[node]),
-            downlink_bps=_rate(model.downlink_bps[node]),
+            rate_bps=rate(model.uplink_bps[node]),
+            downlink_bps=rate(model.downlink_bps[node]),
             busy_s=busy_ns / NS_PER_S,
             sent_bytes=links.sent_bytes[node],
             time_s=end_ns / NS_PER_S,
@@ -96,5 +96,6 @@ def write_network_log(
     recorder.write("end", time_s=end_ns / NS_PER_S, reason=reason, cpu_s=cpu_s)
 
 
-def _rate(bps: float) -> float | None:
+def rate(bps: float) -> float | None:
+    """``bps`` for a log: null where nothing limits."""
     return None if math.isinf(bps) else float(bps)

@@ -142,7 +142,7 @@ class ZmqTransport:
 
     def receive_now(self) -> list[Message] | None:
         """As ``receive`` where a batch is here already, else None."""
-        while self.inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+        while self.inbox.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]
             try:
                 return self._accept(self.inbox.recv_multipart(copy=False))
             except WireError as refusal:

@@ -27,11 +27,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it."""
+    """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it.
+
+    ``distrust`` says why a run in real time is not to be trusted (``decentral.fidelity``).
+    """
 
     state: JobState
     cause: str | None = None
     exit_code: int = 0
+    distrust: tuple[str, ...] = ()
 
 
 class Interruption:

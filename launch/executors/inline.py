@@ -18,7 +18,6 @@ from decentral.messages import RUN_ID_BYTES
 from decentral.records import FileRecorder, Recorder
 from decentral.tasks.base import LoadedTask, Scores
 from launch.build import (
-    Emulation,
     Participant,
     Workload,
     build_medium,
@@ -27,6 +26,7 @@ from launch.build import (
     load_workload,
 )
 from launch.display import Display
+from launch.emulator import Emulation
 from launch.executors.base import Interruption, Job, Outcome
 from launch.process import save_model
 

@@ -8,15 +8,17 @@ import select
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
-from decentral.errors import RunFailed
+from decentral.errors import Interrupted, PreflightError, RunFailed
 from decentral.messages import RUN_ID_BYTES
 from launch.compose import compose
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.protocol import FrameReader, write_frame
 from launch.supervisor import Order, Supervisor
+from launch.wall import gather
 
 HOST = "localhost"
 AGENT_END_S = 5.0
@@ -58,16 +60,19 @@ class LocalExecutor:
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job`` on one process per node."""
+        n, wall = job.arm.nodes, job.arm.run.clock == "wall"
         supervisor = Supervisor(
-            dict.fromkeys(range(job.arm.nodes + 2), HOST),
-            observer=job.arm.nodes,
-            timekeeper=job.arm.nodes + 1,
+            dict.fromkeys(range(n + 1 if wall else n + 2), HOST),
+            observer=n,
+            timekeeper=None if wall else n + 1,
             max_rounds=job.arm.run.max_rounds,
         )
         loop = _JobLoop(self._connected(), job, supervisor, display, interruption)
         outcome = loop.run()
         if loop.agent_lost:
             self.close()
+        if wall and outcome.exit_code in (0, Interrupted.exit_code, RunFailed.exit_code):
+            outcome = _with_fidelity(job, outcome)
         return outcome
 
     def close(self) -> None:
@@ -90,6 +95,15 @@ class LocalExecutor:
         assert self._agent is not None
         assert self._reader is not None
         return _AgentLine(self._agent, self._reader)
+
+
+def _with_fidelity(job: Job, outcome: Outcome) -> Outcome:
+    try:
+        return replace(outcome, distrust=tuple(gather(job.folder, job.arm, job.seed, outcome.state)))
+    except PreflightError as error:  # a full disk; why the run ended must not be lost over it
+        if outcome.state != "done":
+            return outcome
+        return Outcome("failed", str(error), PreflightError.exit_code)
 
 
 class _AgentLine:
@@ -186,6 +200,8 @@ class _JobLoop:
                 self._display.evaluated(
                     event["node"], event["round"], self._metric, scores[self._metric], scores["loss"]
                 )
+            case "left":
+                return supervisor.left(event["member"])
             case "done":
                 return supervisor.done(event["member"])
             case "failed":

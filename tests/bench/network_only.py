@@ -16,8 +16,8 @@ import time
 from typing import Any
 
 from decentral.config import Arm
-from launch.emulated import FATES, emulate, rows_of
 from launch.executors.base import Interruption
+from launch.untrained import FATES, emulate, rows_of
 from tests.bench.workload import Stopwatch
 
 

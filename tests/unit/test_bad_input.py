@@ -11,7 +11,8 @@ import pytest
 
 from decentral.config import load
 from decentral.errors import ConfigError
-from launch.compose import check, compose, evaluation_rows, settled
+from launch.compose import check, compose, settled
+from launch.rows import evaluation_rows
 from tests.unit.mistakes import BASE, MISTAKES
 
 # key.path = value: expectation; next step     or     key.path: part(value): expectation; next step

@@ -10,7 +10,8 @@ from decentral.errors import ConfigError
 from decentral.seeding import Seeds
 from decentral.tasks.base import Sgd
 from launch import emulation
-from launch.compose import check, complete, compose, evaluation_rows, held_out, settled, shards
+from launch.compose import check, complete, compose, settled
+from launch.rows import evaluation_rows, held_out, shards
 
 HERE = "tests.unit.example_parts"
 TEXT = f"""

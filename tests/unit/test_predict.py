@@ -15,9 +15,9 @@ from decentral.config import Arm, Experiment
 from decentral.errors import ConfigError, Interrupted
 from launch import predict as module
 from launch.compose import compose
-from launch.emulated import FATES
 from launch.predict import Horizon, Prediction, predict
 from launch.prediction_table import RATES_HEADER, TOTALS_HEADER, rates_rows, totals_rows
+from launch.untrained import FATES
 from tests.asynchronous import contender
 from tests.harness import SilentDisplay, arm, events, run
 

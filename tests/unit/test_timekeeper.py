@@ -182,7 +182,7 @@ def test_synchronous_rounds_follow_their_recursion(
         answer = yield next(script)
         while True:
             word = script.send(answer)
-            if isinstance(word, Speech) and not word.count:
+            if isinstance(word, Speech) and not word.needed:
                 word = script.send(Answer(word.node, word.wake_ns, True, [], [], [], answer.totals))
             answer = yield word
 

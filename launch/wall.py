@@ -1,0 +1,71 @@
+"""Runs in real time: what all nodes tell of their links, as ``network.jsonl`` and ``fidelity.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from decentral.accounts import link_rows
+from decentral.config import Arm
+from decentral.fidelity import merge
+from decentral.network.log import describe, rate
+from decentral.records import FileRecorder, Value
+from launch.compose import compose
+from launch.paths import JobFolder, unwritable
+
+TRUSTWORTHY = "trustworthy"
+
+
+def write_links(path: Path, report: Mapping[str, Any]) -> None:
+    """One node's report (``WallMedium.report``), beside its log.
+
+    Raises:
+        PreflightError: the file cannot be written; names it.
+    """
+    try:
+        path.write_text(json.dumps(report), encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def gather(folder: JobFolder, arm: Arm, seed: int, state: str) -> list[str]:
+    """Merge what the nodes of a job reported, also after a run that was cut short.
+
+    Returns:
+        Why the run is not to be trusted; empty where it is.
+
+    Raises:
+        PreflightError: a file cannot be written; names it.
+    """
+    composition = compose(arm, seed)
+    paths = [folder.links(i) for i in range(arm.nodes)]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    fidelity = merge([report["fidelity"] for report in reports], arm.nodes)
+    write_links(folder.fidelity, fidelity)
+    network, compute = composition.network, composition.compute
+    end_s = max((report["time_s"] for report in reports), default=0.0)
+    with closing(FileRecorder(folder.network)) as recorder:
+        nominal = [compute.nominal_of_ns(node) for node in range(arm.nodes)]
+        shared: dict[str, Value] = {"arm": arm.name, "seed": seed, "nodes": arm.nodes}
+        recorder.write("header", **shared, **describe(network, nominal))
+        for report in reports:
+            node = report["node"]
+            recorder.write(
+                "uplink",
+                node=node,
+                rate_bps=rate(network.uplink_bps[node]),
+                downlink_bps=rate(network.downlink_bps[node]),
+                busy_s=report["busy_s"],
+                sent_bytes=report["sent_bytes"],
+                time_s=report["time_s"],
+                utilisation=report["busy_s"] / report["time_s"] if report["time_s"] else 0.0,
+            )
+        for row in link_rows(reports):
+            recorder.write("links", **row)
+        recorder.write("end", time_s=end_s, reason=state, cpu_s=0.0)
+    if fidelity["verdict"] == TRUSTWORTHY:
+        return []
+    return [str(reason) for reason in fidelity["reasons"]] or [str(fidelity["verdict"])]
