@@ -49,7 +49,23 @@ class RunFailed(DecentralError):
 
 
 class Deadlock(RunFailed):
-    """Every node waits for another; the message lists who waits for what."""
+    """Every node waits for another; the message lists who waits for what.
+
+    Args:
+        message: the list.
+        node: who waits longest, so that its wait is no consequence of another; None where that is unknown.
+        senders: whose messages have arrived for it meanwhile.
+    """
+
+    def __init__(self, message: str, node: int | None = None, senders: Sequence[int] = ()) -> None:
+        self.node = node
+        self.senders = tuple(senders)
+        super().__init__(message)
+
+    def at(self, node: int, what: str) -> Deadlock:
+        """The same as node ``node`` sees it, which knows best what it waits for."""
+        here = f"; of nodes {', '.join(map(str, self.senders))} they are here" if self.senders else ""
+        return Deadlock(f"{self}\nnode {node} waits for {what}{here}", node, self.senders)
 
 
 class StalledError(RunFailed):

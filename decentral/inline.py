@@ -50,6 +50,7 @@ class Scheduler:
 
     def __init__(self, timekeeper: Timekeeper, observe: Callable[[Message], None], run: bytes) -> None:
         self.timekeeper = timekeeper
+        self._deadlock: Deadlock | None = None
         self.observe = observe
         self.run_id = run
         self._tasks: dict[int, _Task] = {}
@@ -86,6 +87,18 @@ class Scheduler:
         finally:
             self._cancel()
 
+    def advance(self) -> None:
+        """Pass on what the timekeeper tells nodes, or to the one that waits longest that all of them wait."""
+        try:
+            tellings = self.timekeeper.advance()
+        except Deadlock as deadlock:
+            if deadlock.node is None:
+                raise
+            self._deadlock = deadlock
+            self._wake(deadlock.node)
+            return
+        self.tell(tellings)
+
     def tell(self, tellings: Sequence[Telling]) -> None:
         """What the timekeeper tells nodes; those that wait run again."""
         for telling in tellings:
@@ -105,6 +118,8 @@ class Scheduler:
                 return task.told.popleft()
             if task.payloads:
                 return task.payloads.popleft()
+            if self._deadlock is not None and self._deadlock.node == node:
+                raise self._deadlock.at(node, what())
             if not block:
                 return None
             task.waiting = what
@@ -185,12 +200,12 @@ class InlineWire:
     def speak(self, speech: Speech) -> None:
         """To the timekeeper, which answers whom it can."""
         self._scheduler.timekeeper.speak(speech)
-        self._scheduler.tell(self._scheduler.timekeeper.advance())
+        self._scheduler.advance()
 
     def leave(self, node: int, at_ns: int, drop: bool) -> None:
         """To the timekeeper, likewise."""
         self._scheduler.timekeeper.leave(node, at_ns, drop=drop)
-        self._scheduler.tell(self._scheduler.timekeeper.advance())
+        self._scheduler.advance()
 
     def push(self, outgoing: Sequence[Outgoing]) -> None:
         """Payloads to other nodes."""

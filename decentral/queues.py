@@ -150,8 +150,9 @@ class InQueue:
         if not self._latest:
             return None
         newest = next(reversed(self._latest.values()))
-        self._traffic.aggregated += 1
-        self._traffic.discarded += len(self._latest) - 1
+        fresh = _key(newest) not in self._used
+        self._traffic.aggregated += fresh
+        self._traffic.discarded += self.held - fresh
         self._clear()
         return newest
 

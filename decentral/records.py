@@ -24,7 +24,8 @@ Nodes of asynchronous algorithms reach one round at different times: their ``met
 time grid, every node counting with its last snapshot at or before ``time_s``, and ``round`` is the one that a
 node of nominal speed has reached by then.
 
-``network.jsonl``, one per run under emulated time, written at the end, also of a run that was cut short:
+``network.jsonl``, one per run, written at the end, also of a run that was cut short (in real time without
+``transfer`` events):
 
 =============  ==========================================================================================
 ``header``     ``v run arm seed nodes contention concurrency abort_on_flush overhead_bytes overhead_s loss

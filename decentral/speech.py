@@ -44,8 +44,8 @@ class Speech(NamedTuple):
         at_ns: the node's present; nothing in ``puts`` is earlier.
         puts: changes of its queue, in order of time, none later than the answer it asks for.
         tag: which arrivals count, with ``needed``.
-        needed: answer when so many messages with ``tag`` have arrived since the node last took them; 0: do not
-            wait for messages.
+        needed: answer when so many messages with ``tag`` have arrived since the node last took them; 0: do
+            not wait for messages.
         wake_ns: answer then at the latest; ``INFINITE_NS`` with ``needed`` > 0: only on arrivals.
         then_ns: nothing is put for so long after the answer.
     """

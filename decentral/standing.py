@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from decentral.clock import NS_PER_S
-from decentral.errors import RunFailed
+from decentral.errors import Deadlock, RunFailed
 from decentral.network.model import INFINITE_NS
 from decentral.speech import ANY, Served, Speech
 
@@ -93,7 +93,7 @@ def check_speech(speech: Speech) -> None:
         )
 
 
-def deadlock_text(nodes: Sequence[Standing]) -> str:
+def deadlock(nodes: Sequence[Standing]) -> Deadlock:
     """Who waits for what, when nothing is under way."""
     stuck = [(number, node, node.speech) for number, node in enumerate(nodes) if node.speech]
     lines = [f"deadlock: {len(stuck)} nodes wait for messages and none is under way"]
@@ -105,7 +105,8 @@ def deadlock_text(nodes: Sequence[Standing]) -> str:
         lines.append(f"  node {number} waits since {seconds(speech.at_ns)} for {what}")
     if len(stuck) > _SHOWN:
         lines.append(f"  and {len(stuck) - _SHOWN} more")
-    return "\n".join(lines)
+    longest, node, _ = min(stuck, key=lambda each: (each[2].at_ns, each[0]))
+    return Deadlock("\n".join(lines), longest, sorted({sender for sender, _ in node.arrived}))
 
 
 def seconds(time_ns: int) -> str:

@@ -18,12 +18,11 @@ from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
-from decentral.errors import Deadlock
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS
 from decentral.speech import ANY, Answer, Notice, Role, Served, Speech, Stop, Telling, Totals
-from decentral.standing import Standing, check_speech, deadlock_text
+from decentral.standing import Standing, check_speech, deadlock
 
 _ANSWER, _PUT, _WAKE = 1, 2, 4
 _NEVER = (INFINITE_NS, 0)
@@ -142,7 +141,7 @@ class Timekeeper:
         if not self._staying:
             self._stop()
         elif final is _NEVER:
-            raise Deadlock(deadlock_text(self._nodes))
+            raise deadlock(self._nodes)
         return self._told()
 
     def _final(self) -> tuple[int, int]:

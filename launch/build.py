@@ -164,9 +164,7 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
     return replace(workload, common_scores=scores)
 
 
-def _measured_ns(
-    composition: Composition, loaded: LoadedTask, shard: IntArray, common: FloatArray
-) -> int:
+def _measured_ns(composition: Composition, loaded: LoadedTask, shard: IntArray, common: FloatArray) -> int:
     """CPU time of one node's local round here and now, alone on its core: median of several after a first.
 
     Nodes that share cores would measure each other; so it is found once, before they are started, and holds
@@ -255,9 +253,7 @@ def build_participant(
         seeds=composition.seeds,
         medium=medium,
         durations=partial(composition.compute.duration_ns, node),
-        schedule=Schedule(
-            max_rounds=run.max_rounds, test_after=run.test_after, limit_ns=limit_ns(workload)
-        ),
+        schedule=Schedule(max_rounds=run.max_rounds, test_after=run.test_after, limit_ns=limit_ns(workload)),
         synchronous=algorithm.synchronous,
         traffic=traffic,
         journal=journal,

@@ -15,6 +15,7 @@ FLOAT_BYTES = 4
 KINDS: tuple[tuple[str, parts.Kind], ...] = (
     ("algorithms", "algorithm"),
     ("topologies", "topology"),
+    ("networks", "network"),
     ("tasks", "task"),
     ("partitions", "partition"),
 )
@@ -114,7 +115,9 @@ def processes(experiment: Experiment, executor: str) -> str:
     if executor == "inline":
         return f"{text}, in this process"
     n = max(arm.nodes for arm in experiment.arms)
-    return f"{text}; {n + 3} processes at most: {n} nodes, an observer, an agent and this one"
+    virtual = any(arm.run.clock == "virtual" for arm in experiment.arms)
+    others = "an observer, a timekeeper" if virtual else "an observer"
+    return f"{text}; {n + 3 + virtual} processes at most: {n} nodes, {others}, an agent and this one"
 
 
 def size(count: float) -> str:

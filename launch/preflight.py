@@ -33,8 +33,7 @@ def preflight(experiment: Experiment, out: Path, *, inline: bool = False) -> Non
     _writable(out)
     _space(experiment, out)
     _memory(experiment, 0 if inline else NODE_BYTES)
-    if not inline:
-        _descriptors(experiment)
+    _descriptors(experiment, 1 if inline else DESCRIPTORS_PER_NODE)
 
 
 def _writable(out: Path) -> None:
@@ -76,10 +75,10 @@ def _memory(experiment: Experiment, node_bytes: int) -> None:
             )
 
 
-def _descriptors(experiment: Experiment) -> None:
+def _descriptors(experiment: Experiment, per_node: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     nodes = max(arm.nodes for arm in experiment.arms)
-    needed = 64 + DESCRIPTORS_PER_NODE * nodes
+    needed = 64 + per_node * nodes
     if needed > hard:
         raise PreflightError(
             f"{nodes} nodes need {needed} file descriptors per process and this host allows {hard}; "

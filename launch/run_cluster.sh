@@ -2,11 +2,12 @@
 # Runs an experiment; sets up .venv in this checkout on first use. Works from any directory.
 #
 #   launch/run_cluster.sh [EXPERIMENT] [--set key=value ...] [--seeds 1,2,3] [--out DIR]
-#                         [--executor processes|inline]
+#                         [--executor processes|inline] [--strict] [--dry-run [--predict]]
 #
 # EXPERIMENT is a file or the name of one in launch/experiments/; without it the default comparison runs.
 # PYTHON names the Python for .venv (3.11 or newer). See bootstrap.sh for what pip installs and from where.
-# Exit codes: 0 done, 2 usage or configuration, 3 preflight, 4 a node or host failed, 5 interrupted.
+# Exit codes: 0 done, 2 usage or configuration, 3 preflight, 4 a node or host failed, 5 interrupted,
+# 6 paced links were not as promised (--strict).
 set -euo pipefail
 
 # shellcheck source=launch/bootstrap.sh

@@ -17,11 +17,13 @@ from types import FrameType
 
 import zmq
 
-from decentral.errors import PreflightError
-from decentral.speech import Speech, Telling
+from decentral.errors import Deadlock, PreflightError
+from decentral.speech import Speech
 from decentral.timekeeper import Timekeeper
-from decentral.transports.control import decode_from_node, encode_telling
+from decentral.transports.control import decode_from_node, encode_deadlock, encode_telling
 from decentral.transports.wire import timekeeper_address
+
+_DEADLOCK_GRACE_MS = 5_000
 
 
 class TimekeeperSocket:
@@ -70,17 +72,26 @@ class TimekeeperSocket:
                 else:
                     node, at_ns, drop = word
                     timekeeper.leave(node, at_ns, drop=drop)
-            for telling in timekeeper.advance():
-                self._tell(telling)
+            try:
+                tellings = timekeeper.advance()
+            except Deadlock as deadlock:
+                if deadlock.node is not None:
+                    # That node knows better whom it waits for, so it should be the first to say so.
+                    self._send(deadlock.node, encode_deadlock(deadlock))
+                poller.unregister(self._socket)
+                poller.poll(_DEADLOCK_GRACE_MS)
+                raise
+            for telling in tellings:
+                self._send(telling.node, encode_telling(telling))
         return True
 
     def close(self) -> None:
         """Close the socket; may be called twice."""
         self._context.destroy(linger=0)
 
-    def _tell(self, telling: Telling) -> None:
+    def _send(self, node: int, data: bytes) -> None:
         try:
-            self._socket.send_multipart([telling.node.to_bytes(4, "little"), encode_telling(telling)])
+            self._socket.send_multipart([node.to_bytes(4, "little"), data])
         except zmq.ZMQError as error:
             # A dead node's end is the agent's to report, with its cause.
             if error.errno != zmq.EHOSTUNREACH:

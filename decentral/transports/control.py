@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from decentral.errors import WireError
+from decentral.errors import Deadlock, WireError
 from decentral.network.model import INFINITE_NS, Item
 from decentral.speech import Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
 
 Leave: TypeAlias = tuple[int, int, bool]
 """(node, at_ns, drop)."""
 
-_SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP = range(5)
+_SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP, _DEADLOCK = range(6)
 _FAILURES = (ValueError, TypeError, struct.error, msgpack.UnpackException)
 
 
@@ -87,11 +87,18 @@ def encode_telling(telling: Telling) -> bytes:
     return packed
 
 
+def encode_deadlock(deadlock: Deadlock) -> bytes:
+    """To the node that waits longest: everybody waits, and nothing is under way."""
+    packed: bytes = msgpack.packb((_DEADLOCK, str(deadlock), _numbers(deadlock.senders)))
+    return packed
+
+
 def decode_telling(node: int, data: bytes) -> Telling:
     """What the timekeeper told ``node``.
 
     Raises:
         WireError: reason ``malformed``.
+        Deadlock: that is what it told.
     """
     try:
         what, *fields = msgpack.unpackb(data)
@@ -100,6 +107,9 @@ def decode_telling(node: int, data: bytes) -> Telling:
             arrived = list(zip(_listed(senders), _listed(sequences), strict=True))
             about = (_served(served), _listed(started), _totals(totals))
             return Answer(node, _whole(at_ns), bool(complete), arrived, *about)
+        if what == _DEADLOCK:
+            text, senders = fields
+            raise Deadlock(str(text), node, _listed(senders))
         if what == _NOTICE:
             served, started = fields
             return Notice(node, _served(served), _listed(started))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import zmq
 
-from decentral.errors import StalledError
+from decentral.errors import Deadlock, StalledError
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.speech import Speech
@@ -97,11 +97,15 @@ class ZmqWire:
         """The next thing heard, the timekeeper's first.
 
         Raises:
+            Deadlock: everybody waits, and nothing is under way.
             StalledError: nothing was heard for the liveness timeout.
         """
         while True:
             if int(self._control.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-                return decode_telling(self._node, self._control.recv())
+                try:
+                    return decode_telling(self._node, self._control.recv())
+                except Deadlock as deadlock:
+                    raise deadlock.at(self._node, what()) from None
             payloads = self._transport.receive_now()
             if payloads is not None:
                 return payloads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import secrets
 import traceback
 from collections.abc import Callable
@@ -135,6 +136,9 @@ class InlineExecutor:
         # As in a node process, so that the bits agree: sums of several threads are ordered otherwise.
         torch.set_num_threads(1)
         self._one_thread = threadpool_limits(1)
+        # Every node has a log, and many hosts allow 1024 open files unless they are asked for more.
+        self._files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files[1], self._files[1]))
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
         """Run ``job``; its nodes' logs and models are the same as on processes, but for wall times."""
@@ -160,8 +164,9 @@ class InlineExecutor:
             return outcome
 
     def close(self) -> None:
-        """Let numerical libraries use as many threads as before."""
+        """Let numerical libraries use as many threads as before, and the process as few files."""
         self._one_thread.unregister()
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
 
     def _prepare(self, job: Job, display: Display, logs: ExitStack) -> InlineRun:
         workload = load_workload(job.arm, job.seed, self._tasks)

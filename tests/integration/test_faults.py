@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,21 @@ def test_first_cause_is_named(how: str, cause: str, tmp_path: Path) -> None:
         assert sum(line["event"] == "round" for line in lines) >= 1
 
 
-def test_silent_node_ends_in_a_stall_that_names_it(tmp_path: Path) -> None:
-    outcome = outcome_of(faulty("never_send", run={**LONG, "liveness_timeout_s": 0.5}), tmp_path)
+def assert_deadlock(outcome: Outcome) -> None:
+    """The message lists who waits, and says of one node for whom."""
     assert outcome.exit_code == 4
     assert outcome.cause is not None
-    assert "heard nothing for 0.5 s while it waited for" in outcome.cause
-    assert "run.liveness_timeout_s" in outcome.cause
+    assert "deadlock: " in outcome.cause
+    assert "1 more messages of round 4" in outcome.cause
+    assert re.search(r"node \d waits for 3 messages of round 4 from nodes [\d, ]*3", outcome.cause)
+    assert outcome.cause.splitlines()[-1].endswith(" they are here")
 
 
-def test_silent_node_inline_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
+def test_silent_node_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
+    assert_deadlock(outcome_of(faulty("never_send"), tmp_path))
+
+
+def test_silent_node_inline_is_the_same_deadlock(tmp_path: Path) -> None:
     from launch.executors.inline import InlineExecutor
 
     with Interruption().installed() as interruption:
@@ -73,10 +80,16 @@ def test_silent_node_inline_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
         executor = InlineExecutor()
         outcome = executor.run(job, SilentDisplay(), interruption)
         executor.close()
+    assert_deadlock(outcome)
+
+
+def test_silent_node_in_real_time_is_a_stall_that_names_it(tmp_path: Path) -> None:
+    run = {**LONG, "liveness_timeout_s": 0.5, "clock": "wall"}
+    outcome = outcome_of(faulty("never_send", run=run), tmp_path)
     assert outcome.exit_code == 4
     assert outcome.cause is not None
-    assert outcome.cause.startswith("deadlock at ")
-    assert "messages of round 4 from nodes 3" in outcome.cause
+    assert "heard nothing for 0.5 s while it waited for" in outcome.cause
+    assert "run.liveness_timeout_s" in outcome.cause
 
 
 def test_agent_killed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Emulated time over real processes: the same bits as inline for every algorithm, whatever else the machine does."""
+"""Emulated time over real processes: the same bits as inline for every algorithm, under any load."""
 
 from __future__ import annotations
 

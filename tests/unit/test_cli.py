@@ -117,7 +117,14 @@ class TestList:
         result = cli("list")
         assert result.exit_code == 0
         sections = {block.partition("\n")[0]: block for block in result.stdout.split("\n\n")}
-        assert list(sections) == ["algorithms", "topologies", "tasks", "partitions", "experiments"]
+        assert list(sections) == [
+            "algorithms",
+            "topologies",
+            "networks",
+            "tasks",
+            "partitions",
+            "experiments",
+        ]
         for title, kind in overview.KINDS:
             assert [line.split()[0] for line in sections[title].splitlines()[1:]] == parts.available(kind)
         names = [line.split()[0] for line in sections["experiments"].splitlines()[1:]]

@@ -164,7 +164,7 @@ def test_a_deadlock_in_emulated_time_is_the_timekeepers() -> None:
 
     with pytest.raises(Deadlock) as error:
         stage.run(lambda: body(0), lambda: body(1))
-    assert str(error.value).splitlines() == [
+    assert str(error.value).splitlines()[:3] == [
         "deadlock: 2 nodes wait for messages and none is under way",
         "  node 0 waits since 0.000000 s for 1 more messages of round 7",
         "  node 1 waits since 0.000000 s for 1 more messages of round 7",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from decentral.arrays import FloatArray
 from decentral.messages import Kind, Message
-from decentral.observer import Observer, consensus_distance
+from decentral.observer import Grid, Observer, consensus_distance
 from decentral.records import MemoryRecorder, Value
 
 
@@ -33,9 +34,9 @@ def snapshot(
     return Message(node, round_, 0, np.array(values, dtype=np.float32), bytes(8), time_ns, kind)
 
 
-def observer(n: int) -> tuple[Observer, SumScore, MemoryRecorder]:
+def observer(n: int, grid: Grid | None = None) -> tuple[Observer, SumScore, MemoryRecorder]:
     evaluation, recorder = SumScore(), MemoryRecorder()
-    return Observer(n=n, evaluation=evaluation, recorder=recorder), evaluation, recorder
+    return Observer(n=n, evaluation=evaluation, recorder=recorder, grid=grid), evaluation, recorder
 
 
 def test_distance_of_known_models() -> None:
@@ -139,3 +140,116 @@ def test_a_diverged_model_is_reported_not_hidden() -> None:
     made.add(snapshot(1, 1, [1]))
     assert recorder.events[0]["consensus"] is None
     assert recorder.events[0]["test_loss"] is None
+
+
+# A common time grid: nodes of an asynchronous algorithm reach different rounds at different times.
+
+GRID = Grid(step_ns=1_000_000_000, rounds=5)
+FAST = [(0, 0.0), (5, 1.0), (10, 2.0), (15, 3.0)]
+SLOW = [(0, 0.0), (5, 2.5)]
+"""(round, seconds) of the snapshots of a nominal node, and of one that is 2.5 times slower."""
+
+
+def seconds(node: int, round_: int, at_s: float, value: float, kind: Kind = Kind.SNAPSHOT) -> Message:
+    return snapshot(node, round_, [value], kind, round(at_s * 1e9))
+
+
+def scored(recorder: MemoryRecorder) -> list[tuple[object, ...]]:
+    """(round, time_s, sum of the mean model) of everything but the final evaluation."""
+    return [
+        (event["round"], event["time_s"], event["test_loss"])
+        for event in recorder.events
+        if not event["final"]
+    ]
+
+
+def test_each_node_counts_with_its_last_snapshot_at_or_before_the_instant() -> None:
+    made, _, recorder = observer(2, GRID)
+    for round_, at_s in FAST:
+        made.add(seconds(0, round_, at_s, 2.0 * round_))
+    assert recorder.events == [], "of node 1 nothing is known yet"
+    for round_, at_s in SLOW:
+        made.add(seconds(1, round_, at_s, 1000.0 + 2 * round_))
+    # At 3 s both could have a newer snapshot of that very time.
+    assert scored(recorder) == [
+        (0, 0.0, (0 + 1000) / 2),
+        (5, 1.0, (10 + 1000) / 2),
+        (10, 2.0, (20 + 1000) / 2),
+    ]
+    made.add(seconds(0, 20, 4.0, 99.0, Kind.FINAL))
+    assert len(scored(recorder)) == 3
+    made.add(seconds(1, 8, 4.0, 77.0, Kind.FINAL))
+    assert scored(recorder)[3:] == [(15, 3.0, (30 + 1010) / 2), (20, 4.0, (99 + 77) / 2)]
+    final = recorder.events[-1]
+    assert (final["final"], final["round"], final["time_s"], final["test_loss"]) == (True, 20, 4.0, 88.0)
+    assert made.complete
+
+
+def test_an_instant_at_which_nothing_has_changed_is_not_scored_again() -> None:
+    made, evaluation, recorder = observer(2, GRID)
+    for node in range(2):
+        made.add(seconds(node, 0, 0.0, 1.0))
+        made.add(seconds(node, 5, 3.5, 3.0))
+        made.add(seconds(node, 10, 9.0, 3.0, Kind.FINAL))
+    assert [(round_, at_s) for round_, at_s, _ in scored(recorder)] == [(0, 0.0), (20, 4.0), (45, 9.0)]
+    assert len(evaluation.seen) == 4, "equal values of another round are scored"
+
+
+def test_a_node_that_has_ended_counts_with_its_final_model() -> None:
+    made, _, recorder = observer(2, GRID)
+    for node in range(2):
+        made.add(seconds(node, 0, 0.0, 0.0))
+    made.add(seconds(0, 3, 0.5, 8.0, Kind.FINAL))
+    made.add(seconds(1, 5, 1.0, 2.0))
+    made.add(seconds(1, 10, 2.0, 4.0))
+    made.add(seconds(1, 12, 2.4, 5.0, Kind.FINAL))
+    assert scored(recorder) == [(0, 0.0, 0.0), (5, 1.0, 5.0), (10, 2.0, 6.0)]
+    assert recorder.events[-1]["time_s"] == 2.4
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.randoms(use_true_random=False),
+)
+def test_the_grid_does_not_depend_on_who_is_faster_in_real_time(
+    steps: list[list[int]], chance: random.Random
+) -> None:
+    """Snapshots of one node come in order, those of different nodes in any; against the definition."""
+    n = len(steps)
+    lives = []
+    for node, own in enumerate(steps):
+        times = [sum(own[:stop]) for stop in range(len(own) + 1)]
+        kinds = [Kind.SNAPSHOT] * len(own) + [Kind.FINAL]
+        values = [float(100 * node + k) for k in range(len(times))]
+        lives.append(
+            [
+                snapshot(node, k, [value], kind, 100 * at)
+                for k, (at, value, kind) in enumerate(zip(times, values, kinds, strict=True))
+            ]
+        )
+    grid = Grid(step_ns=700, rounds=2)
+    last_ns = max(life[-1].time_ns for life in lives)
+    expected: list[tuple[object, ...]] = []
+    before: list[Message] = []
+    for m in range(last_ns // 700 + 1):
+        current = [[one for one in life if one.time_ns <= 700 * m][-1] for life in lives]
+        if current != before:
+            mean = np.mean([one.values for one in current], axis=0, dtype=np.float64).astype(np.float32)
+            expected.append((2 * m, 700 * m / 1e9, float(mean.sum())))
+        before = current
+    made, _, recorder = observer(n, grid)
+    queues = [list(life) for life in lives]
+    while any(queues):
+        queue = chance.choice([queue for queue in queues if queue])
+        made.add(queue.pop(0))
+    assert scored(recorder) == expected
+    assert made.complete
+    assert sum(bool(event["final"]) for event in recorder.events) == 1
+
+
+def test_only_what_can_still_count_is_kept() -> None:
+    made, _, _ = observer(2, GRID)
+    for t in range(200):
+        for node in range(2):
+            made.add(seconds(node, 5 * t, float(t), 1.0))
+        assert sum(map(len, made._by_node)) <= 4

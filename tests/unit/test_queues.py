@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from decentral.medium import Outgoing
 from decentral.messages import Message
-from decentral.queues import InQueue, Key, Outgoing, OutQueue, Traffic
+from decentral.queues import InQueue, Key, OutQueue, Traffic
+from decentral.speech import Role
+from decentral.virtual import VirtualMedium
+from tests.emulated import Inline, account, network, train
 
 SENDERS = st.integers(0, 3)
 FRAGMENTS = st.integers(0, 2)
@@ -30,64 +33,66 @@ OUTGOING = st.lists(
 )
 
 
-class OutQueueMachine(RuleBasedStateMachine):
-    """``OutQueue`` against a list."""
+def after(body: list[tuple[str, list[Outgoing]]]) -> tuple[Counter[str], Traffic]:
+    """What became of what was put every 2 ns; a byte takes one, and messages have 4 and 8 bytes."""
+    made = Inline(network(5))
+    traffic = Traffic()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.traffic = Traffic()
-        self.queue = OutQueue(self.traffic)
-        self.model: list[Outgoing] = []
-        self.made = self.sent = self.dropped = self.sent_bytes = 0
+    def sender(medium: VirtualMedium) -> None:
+        queue = OutQueue(medium, traffic)
+        for how, items in body:
+            (queue.extend if how == "extend" else queue.replace)(iter(items))
+            medium.compute(train, 2)
 
-    @rule(items=OUTGOING, lazily=st.booleans())
-    def extend(self, items: list[Outgoing], lazily: bool) -> None:
-        self.queue.extend(iter(items) if lazily else items)
-        self.model += items
-        self.made += len(items)
+    made.run(sender, *[lambda medium: None] * 4, drop=True)
+    return account(made.ledger), traffic
 
-    @rule(items=OUTGOING, lazily=st.booleans())
-    def replace(self, items: list[Outgoing], lazily: bool) -> None:
-        self.queue.replace(iter(items) if lazily else items)
-        self.dropped += len(self.model)
-        self.made += len(items)
-        self.model = list(items)
 
-    @precondition(lambda self: self.model)
-    @rule()
-    def pop(self) -> None:
-        expected = self.model.pop(0)
-        got = self.queue.pop()
-        assert got[0] == expected[0]
-        assert got[1] is expected[1]
-        self.sent += 1
-        self.sent_bytes += expected[1].nbytes
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["extend", "replace"]),
+            st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 2])), max_size=4),
+        ),
+        max_size=8,
+    )
+)
+def test_an_out_queue_is_sent_in_order_and_emptied_by_a_flush(
+    puts: list[tuple[str, list[tuple[int, int]]]],
+) -> None:
+    """Against a list and a clock: transfers run one after the other, a flush drops those not yet begun."""
+    body = [
+        (how, [(to, message(0, 0, k, size)) for k, (to, size) in enumerate(items)]) for how, items in puts
+    ]
+    total, traffic = after(body)
+    queue: list[int] = []
+    free_ns = flushed = 0
+    for t, (how, items) in enumerate(body):
+        now_ns = 2 * t
+        while queue and free_ns < now_ns:
+            free_ns += queue.pop(0)
+        if how == "replace":
+            flushed += len(queue)
+            queue = []
+        if not queue:
+            free_ns = max(free_ns, now_ns)
+        queue += [one.nbytes for _, one in items]
+        if queue and free_ns <= now_ns:
+            free_ns += queue.pop(0)
+    made = [one for _, items in body for _, one in items]
+    assert (traffic.made, traffic.made_bytes) == (len(made), sum(one.nbytes for one in made))
+    assert total["made"] == traffic.made
+    assert total["dropped_flush"] == flushed
+    assert total["made"] == sum(total.values()) - total["made"]
 
-    @precondition(lambda self: not self.model)
-    @rule()
-    def pop_of_nothing(self) -> None:
-        with pytest.raises(IndexError):
-            self.queue.pop()
 
-    @rule()
-    def pop_all(self) -> None:
-        batches = self.queue.pop_all()
-        destinations = [destination for destination, _ in batches]
-        assert destinations == list(dict.fromkeys(destination for destination, _ in self.model))
-        for destination, messages in batches:
-            expected = [item for to, item in self.model if to == destination]
-            assert [id(item) for item in messages] == [id(item) for item in expected]
-        self.sent += len(self.model)
-        self.sent_bytes += sum(item.nbytes for _, item in self.model)
-        self.model = []
-
-    @invariant()
-    def everything_made_is_sent_dropped_or_waiting(self) -> None:
-        traffic = self.traffic
-        assert len(self.queue) == len(self.model)
-        assert (traffic.made, traffic.sent, traffic.dropped) == (self.made, self.sent, self.dropped)
-        assert traffic.made == traffic.sent + traffic.dropped + len(self.queue)
-        assert traffic.total_bytes == self.sent_bytes
+def test_an_out_queue_counts_what_it_puts_and_asks_for() -> None:
+    traffic = Traffic()
+    medium = Inline(network(2)).media[0]
+    queue = OutQueue(medium, traffic)
+    queue.put([(1, message(0, size=3)), (1, message(0, size=2))], role=Role.KEEP)
+    queue.count([(1, message(0, size=5))])
+    assert (traffic.made, traffic.made_bytes) == (3, 40)
 
 
 class RoundsMachine(RuleBasedStateMachine):
@@ -158,6 +163,9 @@ class LatestMachine(RuleBasedStateMachine):
         self.traffic = Traffic()
         self.queue = InQueue(self.traffic, keep_rounds=False)
         self.model: dict[Key, Message] = {}
+        """In order of arrival."""
+        self.used: set[Key] = set()
+        """Those that were looked at and stay."""
         self.received = self.replaced = self.aggregated = self.discarded = 0
 
     @rule(sender=SENDERS, round_=ROUNDS, fragment=FRAGMENTS)
@@ -165,10 +173,14 @@ class LatestMachine(RuleBasedStateMachine):
         item, key = message(sender, round_, fragment), (sender, fragment)
         self.queue.put(item)
         self.received += 1
-        self.replaced += key in self.model
         # Of two of the same round the one that came later is the newer (algorithms.md 14.8).
-        if key not in self.model or self.model[key].round <= round_:
-            self.model[key] = item
+        if key in self.model and self.model[key].round > round_:
+            self.replaced += 1
+            return
+        self.replaced += key in self.model and key not in self.used
+        self.used.discard(key)
+        self.model.pop(key, None)
+        self.model[key] = item
 
     def expected(self) -> list[int]:
         return [id(self.model[key]) for key in sorted(self.model)]
@@ -176,12 +188,27 @@ class LatestMachine(RuleBasedStateMachine):
     @rule()
     def peek(self) -> None:
         assert [id(item) for item in self.queue.peek_latest()] == self.expected()
+        self.aggregated += len(self.model) - len(self.used)
+        self.used = set(self.model)
+
+    def forget(self) -> None:
+        self.model, self.used = {}, set()
+
+    @rule()
+    def take_newest(self) -> None:
+        newest = self.queue.take_newest()
+        assert newest is (list(self.model.values())[-1] if self.model else None)
+        # Messages that were looked at before were counted then.
+        fresh = [item for key, item in self.model.items() if key not in self.used]
+        self.aggregated += any(item is newest for item in fresh)
+        self.discarded += sum(item is not newest for item in fresh)
+        self.forget()
 
     @rule()
     def take(self) -> None:
         assert [id(item) for item in self.queue.take_latest()] == self.expected()
-        self.aggregated += len(self.model)
-        self.model = {}
+        self.aggregated += len(self.model) - len(self.used)
+        self.forget()
 
     @rule(round_=ROUNDS)
     def take_round_finds_nothing(self, round_: int) -> None:
@@ -190,13 +217,13 @@ class LatestMachine(RuleBasedStateMachine):
     @rule()
     def discard(self) -> None:
         self.queue.discard()
-        self.discarded += len(self.model)
-        self.model = {}
+        self.discarded += len(self.model) - len(self.used)
+        self.forget()
 
     @invariant()
     def everything_received_is_somewhere(self) -> None:
         traffic = self.traffic
-        assert self.queue.held == len(self.model) <= 4 * 3
+        assert self.queue.held == len(self.model) - len(self.used) <= 4 * 3
         assert (traffic.received, traffic.replaced, traffic.aggregated, traffic.discarded) == (
             self.received,
             self.replaced,
@@ -208,8 +235,6 @@ class LatestMachine(RuleBasedStateMachine):
 
 
 QUICK = settings(max_examples=40, stateful_step_count=30)
-TestOutQueue = OutQueueMachine.TestCase
-TestOutQueue.settings = QUICK
 TestRounds = RoundsMachine.TestCase
 TestRounds.settings = QUICK
 TestLatest = LatestMachine.TestCase
@@ -246,3 +271,25 @@ def test_the_order_of_arrival_of_distinct_messages_does_not_show(keys: list[Key]
     for key in reversed(distinct):
         other.put(made[key])
     assert [id(item) for item in one.take_round(0)] == [id(item) for item in other.take_round(0)]
+
+
+def test_the_newest_is_looked_for_among_what_has_arrived_by_now() -> None:
+    """An asynchronous node fetches when it looks, not before."""
+    arrived = [message(1, 0), message(1, 1), message(2, 0)]
+    fetched: list[int] = []
+
+    def fetch() -> None:
+        fetched.append(len(arrived))
+        while arrived:
+            queue.put(arrived.pop(0))
+
+    queue = InQueue(Traffic(), keep_rounds=False, fetch=fetch)
+    assert queue.held == 0
+    assert [(item.sender, item.round) for item in queue.take_latest()] == [(1, 1), (2, 0)]
+    arrived.append(message(3, 4))
+    assert [item.sender for item in queue.peek_latest()] == [3]
+    arrived.append(message(0, 0))
+    newest = queue.take_newest()
+    assert newest is not None
+    assert newest.sender == 0
+    assert fetched == [3, 1, 1]

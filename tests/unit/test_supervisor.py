@@ -259,3 +259,37 @@ def test_disturbed_runs_are_never_falsely_done(
         assert orders == {"go": 1, "release": 1}
     if not inserted and not removed:
         assert made.state == "done"
+
+
+def with_timekeeper() -> Supervisor:
+    hosts = dict.fromkeys(range(NODES), "b") | {OBSERVER: "a", OBSERVER + 1: "a"}
+    return Supervisor(hosts, observer=OBSERVER, max_rounds=10, timekeeper=OBSERVER + 1)
+
+
+def test_the_timekeeper_is_a_member_like_any_other() -> None:
+    made = with_timekeeper()
+    everybody = range(NODES + 2)
+    assert [made.ready(member) for member in everybody] == [[]] * (NODES + 1) + [["go"]]
+    assert [made.done(member) for member in reversed(everybody)] == [[]] * (NODES + 1) + [["release"]]
+    assert [made.exited(member, 0) for member in everybody] == [[]] * (NODES + 2)
+    assert made.state == "done"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_timekeeper_has_a_name_of_its_own(begun: bool) -> None:
+    made = with_timekeeper()
+    for member in range(NODES + 2) if begun else ():
+        made.ready(member)
+    assert made.failed(OBSERVER + 1, "deadlock: 2 nodes wait") == ["stop"]
+    assert made.cause == "the timekeeper on host a failed (it keeps emulated time): deadlock: 2 nodes wait"
+    assert made.exited(OBSERVER + 1, 4) == []
+    assert made.state == "failed"
+
+
+def test_without_a_number_of_rounds_none_is_named() -> None:
+    made = Supervisor({0: "a", 1: "a", 2: "a"}, observer=2, max_rounds=None)
+    for member in range(3):
+        made.ready(member)
+    made.progress(1, 7)
+    made.exited(1, 3)
+    assert made.cause == "node 1 on host a exited early with code 3 after round 7"

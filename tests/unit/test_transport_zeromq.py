@@ -63,7 +63,7 @@ def raw(folder: Path) -> Iterator[zmq.Socket[bytes]]:
 
 def message(sender: int, round_: int = 0, fragment: int = 0, size: int = 3) -> Message:
     values = np.arange(size, dtype=np.float32) + 100 * sender + 10 * round_ + fragment
-    return Message(sender, round_, fragment, values, MAP, 17)
+    return Message(sender, round_, fragment, values, MAP, 17, sequence=7 * round_ - fragment)
 
 
 def content(messages: list[Message]) -> list[tuple[int, int, int, bytes]]:
@@ -83,6 +83,9 @@ def test_messages_arrive_intact_and_in_order(make: Make) -> None:
     assert [content(batch) for batch in got] == [content(batch) for batch in batches]
     (first, *_) = got[0]
     assert (first.map_hash, first.time_ns) == (MAP, 17)
+    assert [[one.sequence for one in batch] for batch in got] == [
+        [one.sequence for one in batch] for batch in batches
+    ]
     assert first.values.dtype == np.float32
     assert not receiver.refused
 
@@ -143,6 +146,30 @@ def test_waiting_in_vain_is_a_stall_that_says_for_whom(make: Make) -> None:
     assert "run.liveness_timeout_s" in str(error.value)
 
 
+def test_receive_now_does_not_wait(make: Make) -> None:
+    sender, receiver = make(0), make(1)
+    assert receiver.receive_now() is None
+    sender.send([(1, [message(0, 1)]), (1, [message(0, 2)])])
+    assert receiver.inbox.poll(int(1000 * LONG_S))
+    got: list[Message] = []
+    while len(got) < 2:
+        batch = receiver.receive_now()
+        if batch is None:
+            assert receiver.inbox.poll(int(1000 * LONG_S)), "the second is on its way"
+        else:
+            got += batch
+    assert content(got) == content([message(0, 1), message(0, 2)])
+    assert receiver.receive_now() is None
+
+
+def test_receive_now_skips_and_counts_what_it_refuses(make: Make, raw: zmq.Socket[bytes]) -> None:
+    receiver = make(0)
+    raw.send(b"GET / HTTP/1.1")
+    assert receiver.inbox.poll(int(1000 * LONG_S))
+    assert receiver.receive_now() is None
+    assert receiver.refused == Counter(malformed=1)
+
+
 def test_foreign_frames_are_counted_and_harmless(make: Make, raw: zmq.Socket[bytes]) -> None:
     receiver = make(0)
     good, body = encode_header(RUN, 1, [message(1)]), message(1).values.tobytes()
@@ -152,8 +179,8 @@ def test_foreign_frames_are_counted_and_harmless(make: Make, raw: zmq.Socket[byt
     raw.send_multipart([good])
     raw.send_multipart([good, body[:-1]])
     raw.send_multipart([good, body, body])
-    raw.send_multipart([b"\x92\x02\x00", body])
-    raw.send_multipart([b"\x92\x01" * 10])
+    raw.send_multipart([b"\x92\x03\x00", body])
+    raw.send_multipart([b"\x92\x02" * 10])
     raw.send_multipart([bytes(MAX_HEADER_BYTES), body])
     raw.send_multipart([good, body])
     raw.send_multipart([good, body])
@@ -179,7 +206,7 @@ def test_a_frame_beyond_the_model_never_enters_memory(make: Make, raw: zmq.Socke
     raw.send_multipart([encode_header(RUN, 1, [huge]), huge.values.tobytes()])
     other.send([(0, [message(1)])])
     assert content(receiver.receive(words)) == content([message(1)])
-    assert receiver._inbox.poll(500) == 0
+    assert receiver.inbox.poll(500) == 0
     assert not receiver.refused
 
 

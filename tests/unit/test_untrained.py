@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decentral.config import Arm
+from decentral.config import Arm, Experiment
 from decentral.errors import ConfigError
 from decentral.fragments import Fragmenter, whole_model
 from decentral.messages import Message
@@ -21,7 +21,7 @@ from decentral.tasks.quadratic import Quadratic
 from decentral.tasks.untrained import LEAST_LENGTH, LoadedUntrained, Untrained, UntrainedLearner
 from launch import parts
 from launch.build import load_workload
-from launch.compose import compose
+from launch.compose import complete, compose
 from launch.executors.base import Executor
 from launch.executors.local import LocalExecutor
 from tests.asynchronous import contender
@@ -161,6 +161,11 @@ class TestComposition:
         compose(arm(**tables), 1)
         with pytest.raises(ConfigError, match=rf"^{problem} = .*train\.mode"):
             compose(twin(arm(**tables)), 1)
+
+    def test_a_target_means_nothing_without_training(self) -> None:
+        trained = Experiment(name="test", arms=(arm(),), target=0.9)
+        bare = Experiment(name="test", arms=(twin(arm()),), target=0.9)
+        assert (complete(trained).target, complete(bare).target) == (0.9, None)
 
     def test_an_unknown_mode_is_refused(self) -> None:
         with pytest.raises(ValueError, match="mode"):
