@@ -100,7 +100,7 @@ class VirtualMedium:
         self._puts: list[Put] = []
         self._sequence = 0
         self._last_put_ns = 0
-        self._flush = (0, 0)
+        self._flush = (0, 0)  # when the last one is, and the first message after it
         self._outbox = Outbox()
         self._replies = Outbox()
         self._owed: set[int] = set()
@@ -239,9 +239,8 @@ class VirtualMedium:
         self._now_ns = answer.at_ns
         self._promised_ns = answer.at_ns + (0 if answer.at_ns >= self._limit_ns else self._then_ns)
         self.totals = answer.totals
-        flushed_ns, before = self._flush
-        if flushed_ns <= answer.at_ns:
-            self._outbox.forget(before)
+        if self._flush[0] <= answer.at_ns:
+            self._outbox.forget(before=self._flush[1])
         return [self._payload(sender, sequence) for sender, sequence in answer.arrived]
 
     def _poll(self) -> None:

@@ -1,7 +1,8 @@
 """Reading ``network.jsonl``: what the emulated network of every job did, link by link.
 
-Written once per job, by whoever keeps emulated time, beside ``metrics.jsonl``. Runs before it existed, runs
-under a wall clock and runs that were killed have none: their frames are empty, and nothing else suffers.
+Written once per job, by whoever keeps emulated time or gathers what nodes in real time report, beside
+``metrics.jsonl``. Runs before it existed and runs that were killed have none: their frames are empty, and
+nothing else suffers.
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class TestPlan:
         assert dpsgd[:8] == ["D-PSGD", "dpsgd", "ring", "6", "5", "1", str(d), "2"]
         assert lines[-1] == (
             "6 runs (2 arms, seeds 1, 2, 3), one after the other; "
-            "9 processes at most: 6 nodes, an observer, an agent and this one"
+            "10 processes at most: 6 nodes, an observer, a timekeeper, an agent and this one"
         )
         assert os.listdir(tmp_path) == ["tiny.toml"]
 
