@@ -26,12 +26,12 @@ def faulty(how: str, **tables: Any) -> Any:
     return arm(**{"algorithm": algorithm, "fragments": {"count": 1}, "run": LONG, **tables})
 
 
-def outcome_of(settings: Any, folder: Path) -> Outcome:
+def outcome_of(settings: Any, folder: Path, display: SilentDisplay | None = None) -> Outcome:
     """How ``settings`` end on processes; the agent is gone afterwards."""
     executor = LocalExecutor()
     try:
         with Interruption().installed() as interruption:
-            return executor.run(Job(settings, 1, JobFolder(folder)), SilentDisplay(), interruption)
+            return executor.run(Job(settings, 1, JobFolder(folder)), display or SilentDisplay(), interruption)
     finally:
         executor.close()
 

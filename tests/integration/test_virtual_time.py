@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from launch.executors.local import LocalExecutor
 from tests.asynchronous import accounts, contender, star
-from tests.harness import Result, arm, events, run
+from tests.harness import Result, SilentDisplay, arm, events, run
+from tests.integration.test_faults import outcome_of
 
 SLOW = star(stragglers=4, sd_mbps=0.0, latency_ms=0.005)
 UNEVEN = {"compute": {"time_per_round": 5e-5, "jitter": 0.4, "slow_nodes": 2, "slow_factor": 3.0}}
@@ -110,3 +112,45 @@ def test_a_loaded_machine_changes_nothing(executor: LocalExecutor, tmp_path: Pat
             hog.kill()
             hog.wait()
     same(quiet, loaded, folders)
+
+
+@pytest.mark.parametrize("name", ["divshare", "adpsgd"])
+def test_a_killed_node_ends_the_run_and_accounts_stay_exact(name: str, tmp_path: Path) -> None:
+    """Killed in the middle of an exchange: its cause is told, nobody hangs, and the network log is whole."""
+    settings = contender(name, network=SLOW, run={"max_rounds": 100_000, "test_after": 100_000}, **UNEVEN)
+    outcome = outcome_of(settings, tmp_path, display=Killer(node=3, round=5))
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert outcome.cause.startswith("node 3 on host localhost was killed by SIGKILL after round ")
+    assert accounts(tmp_path)
+    log = events(tmp_path / "network.jsonl")
+    assert log[-1]["event"] == "end"
+    assert log[-1]["time_s"] > 0
+
+
+class Killer(SilentDisplay):
+    """Kills one node when it reports a round.
+
+    Args:
+        node: its id.
+        round: the first round after which it dies.
+    """
+
+    def __init__(self, *, node: int, round: int) -> None:
+        super().__init__()
+        self._node, self._round = node, round
+
+    def progress(self, node: int, round: int, train_loss: float | None) -> None:
+        """Kill the process whose log is that of the node."""
+        if node == self._node and round >= self._round:
+            self._round = 1 << 60
+            kill_node(self._node)
+
+
+def kill_node(node: int) -> None:
+    """SIGKILL to the process that has node ``node``'s log open."""
+    for process in psutil.Process().children(recursive=True):
+        if any(opened.path.endswith(f"/nodes/{node:03d}.jsonl") for opened in process.open_files()):
+            process.kill()
+            return
+    raise AssertionError(f"no process of node {node}")
