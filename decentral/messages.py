@@ -29,7 +29,7 @@ RUN_ID_BYTES = 8
 MAP_HASH_BYTES = 8
 TIME_BYTES = 8
 """Times have a fixed width, so that a header is as long under one clock as under another."""
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 21
 MAX_FRAGMENTS = 65_536
 _HEADER_FIELDS = 10
 _PART = struct.Struct("<IIq")

@@ -70,15 +70,7 @@ class Inbox:
     def take(self, sender: int, sequence: int) -> Message | None:
         """The payload of a message that has arrived in emulated time; None if it is not here yet."""
         held = self._held[sender]
-        message = held.pop(sequence, None)
-        if message is not None and held and sequence >= 0:
-            # Messages of a pair arrive in order: what is earlier and still here was cut off in transfer. But
-            # requests are taken when they are served, before other messages that arrived earlier.
-            asks = message.kind is Kind.REQUEST
-            for earlier in [number for number in held if 0 <= number < sequence]:
-                if (held[earlier].kind is Kind.REQUEST) == asks:
-                    del held[earlier]
-        return message
+        return held.pop(sequence, None)
 
     def close(self) -> None:
         """The node has left: it needs nothing but requests, which it goes on serving."""

@@ -35,8 +35,9 @@ class Links:
         trace: called with every transfer that ends or is cut, at that moment.
 
     Attributes:
-        started: per sender, sequences of the transfers started, in order of starts; take the lists out.
-            Messages that will be lost are left out, and so are cut ones whose list has not been taken.
+        started: per sender, sequences of the transfers started that a flush can no longer stop, in order;
+            take the lists out. With the model's ``abort_on_flush`` those are the transfers that have ended.
+            Messages that will be lost are left out.
         sent, sent_bytes: per sender, messages and payload bytes whose transfer is complete, lost ones too.
         dropped, dropped_bytes: per sender, those dropped without: by a flush, cut, or unsent at the end. At
             any moment made = sent + dropped + queued + in progress.
@@ -76,6 +77,7 @@ class Links:
         self._key = model.seeds.integer("network").to_bytes(8, "little")
         self._draws = model.loss > 0 or model.jitter_ns > 0
         self._overhead_bits = 8 * model.overhead_bytes
+        self._cuts = model.abort_on_flush
 
     def put(self, now_ns: int, sender: int, items: Sequence[Item], *, flush: bool) -> None:
         """``sender`` queues ``items`` behind what is queued, or, with ``flush``, in its place.
@@ -192,13 +194,16 @@ class Links:
         active[item.destination] = flow
         if self._draws:
             flow.lost, flow.jitter_ns = self._draw(sender, item.sequence)
-        if not flow.lost:
-            started = self.started.get(sender)
-            if started is None:
-                self.started[sender] = [item.sequence]
-            else:
-                started.append(item.sequence)
+        if not flow.lost and not self._cuts:
+            self._certain(sender, item.sequence)
         self._flows.add(now_ns, flow)
+
+    def _certain(self, sender: int, sequence: int) -> None:
+        started = self.started.get(sender)
+        if started is None:
+            self.started[sender] = [sequence]
+        else:
+            started.append(sequence)
 
     def _draw(self, sender: int, sequence: int) -> tuple[bool, int]:
         """Is this message lost, and its jitter in ns; a keyed hash, since a generator per message is slow."""
@@ -225,6 +230,8 @@ class Links:
         if flow.lost:
             self.ledger.dropped["loss"].add(sender, destination, nbytes)
             return []
+        if self._cuts:
+            self._certain(sender, item.sequence)
         latencies = self._latencies
         at_ns = now_ns + (self._latency_ns if latencies is None else latencies[sender][destination])
         if self.model.jitter_ns:
@@ -249,9 +256,6 @@ class Links:
         self._flows.cut(now_ns, flow)
         self._leave(now_ns, sender, item.destination)
         self._count_dropped(sender, (item,), "abort")
-        untaken = self.started.get(sender, [])
-        if item.sequence in untaken:
-            untaken.remove(item.sequence)
         if self._trace is not None:
             self._trace(Transfer(sender, item, flow.start_ns, now_ns, "aborted"))
 

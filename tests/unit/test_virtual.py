@@ -420,15 +420,28 @@ def test_an_outbox_gives_every_payload_once_and_forgets_what_cannot_start(
     assert len(outbox) == 0
 
 
-def test_an_inbox_forgets_what_was_cut_off() -> None:
-    inbox = Inbox()
-    inbox.put([message(4)._replace(sequence=number) for number in (1, 2, 3)])
-    inbox.put([message(4)._replace(sequence=0, kind=Kind.REQUEST), message(5)._replace(sequence=0)])
-    inbox.put([message(4)._replace(sequence=-1, kind=Kind.REPLY)])
-    assert inbox.take(4, 2) is not None
-    assert [inbox.has(4, number) for number in (-1, 0, 1, 2, 3)] == [True, True, False, False, True]
-    assert inbox.has(5, 0)
-    assert inbox.take(4, 9) is None
+@pytest.mark.parametrize("concurrency", [1, None])
+@jumbled
+def test_what_a_flush_cuts_off_is_never_pushed(concurrency: int | None, jumble: int | None) -> None:
+    """A sender so slow that none of its transfers ever ends leaves nothing with its receivers."""
+    model = network(3, rates=[0.1, 1.0, 1.0], abort_on_flush=True, concurrency=concurrency, latency_ns=3)
+    made = Inline(model, jumble=jumble)
+    sizes: list[int] = []
+
+    def node(me: int) -> Callable[[VirtualMedium], None]:
+        def body(medium: VirtualMedium) -> None:
+            for t in range(60):
+                medium.compute(train, 100)
+                out = [to((me + 1 + k) % 3, 40, sender=me, round_=t) for k in range(2)]
+                medium.put(out, role=Role.LATEST, flush=True)
+                medium.collect(100 if t < 59 else 0)
+                sizes.append(len(medium._outbox) + sum(len(each._inbox) for each in made.media))
+
+        return body
+
+    made.run(node(0), node(1), node(2))
+    assert account(made.ledger)["dropped_abort"] >= 59
+    assert max(sizes) <= 12
 
 
 def test_who_has_left_keeps_requests_only() -> None:
