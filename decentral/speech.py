@@ -12,7 +12,6 @@ ANY = -1
 """Tag under which messages of asynchronous algorithms are waited for, whatever their round."""
 
 
-
 class Role(IntEnum):
     """What the timekeeper does with a message when it arrives; ``Item.role``."""
 

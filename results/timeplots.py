@@ -106,6 +106,8 @@ def target_bars(run: Run) -> Figure | None:
         return None
     ends = run.evaluations.groupby("arm", observed=True)["time_s"].max()
     longest = float(ends.max())
+    if not longest > 0:
+        return None
     arms = target_over_seeds(times).set_index("arm")
     styles = {arm: style for arm, style in arm_styles(run.arms).items() if arm in arms.index}
     figure, (axes,) = new_figure(height=0.95 + 0.36 * len(styles))

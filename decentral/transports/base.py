@@ -22,9 +22,7 @@ def grouped(outgoing: Iterable[tuple[int, Message]], batch_bytes: int) -> list[t
     for destination, message in outgoing:
         batches[destination, message.round, message.kind, message.age].append(message)
     return [
-        (destination, cut)
-        for (destination, *_), batch in batches.items()
-        for cut in _cut(batch, batch_bytes)
+        (destination, cut) for (destination, *_), batch in batches.items() for cut in _cut(batch, batch_bytes)
     ]
 
 

@@ -142,6 +142,13 @@ def told(case: Case, chance: random.Random | None) -> tuple[list[Account], str |
     ledger.check()
     total = account(ledger)
     assert total["made"] == sum(total.values()) - total["made"]
+    used = {arrived for each in heard for answer in each.answers for arrived in answer[2]}
+    used |= {(one.requester, one.request) for each in heard for one in each.served}
+    for node, each in enumerate(heard):
+        needed = {sequence for sender, sequence in used if sender == node}
+        assert needed <= set(each.started)
+        # Whether a transfer that nobody needs before the end is announced depends on who spoke when.
+        heard[node] = each._replace(started=[number for number in each.started if number in needed])
     return heard, deadlock, (timekeeper.now_ns, list(ledger.rows()))
 
 

@@ -93,7 +93,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 def test_nothing_survives_a_killed_launcher(launcher: subprocess.Popen[str], tmp_path: Path) -> None:
     descendants = running(launcher, tmp_path)
-    assert len(descendants) == 10  # agent, eight nodes, observer
+    assert len(descendants) == 11  # agent, eight nodes, observer, timekeeper
     launcher.kill()
     launcher.wait()
     wait_for(lambda: all(is_gone(p) for p in descendants), 2)

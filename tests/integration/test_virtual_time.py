@@ -70,9 +70,7 @@ def same(one: Result, two: Result, folders: tuple[Path, Path]) -> None:
 def test_processes_and_inline_agree_to_the_bit(name: str, executor: LocalExecutor, tmp_path: Path) -> None:
     asked = dict(ARMS[name])
     limits = {"max_rounds": None, "time_limit_s": 8e-4, "test_after": 4}
-    settings = contender(
-        asked.pop("name", name), asked.get("settings"), network=SLOW, run=limits, **UNEVEN
-    )
+    settings = contender(asked.pop("name", name), asked.get("settings"), network=SLOW, run=limits, **UNEVEN)
     folders = tmp_path / "processes", tmp_path / "inline"
     same(run(settings, folders[0], executor=executor), run(settings, folders[1]), folders)
     assert accounts(folders[0])
