@@ -25,7 +25,7 @@ Milliseconds = Annotated[float, Ge(0), Le(LONGEST_MS)]
 
 @dataclass(frozen=True, kw_only=True)
 class LinkSettings:
-    """What a preset's table may say about links whatever the rates are (design.md 3).
+    """What a preset's table may say about links whatever the rates are.
 
     Args:
         concurrency: transfers in progress per sender; ``"all"``: one per destination. 1 is DivShare's

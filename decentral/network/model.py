@@ -1,4 +1,4 @@
-"""What the emulated network is: rates, latencies and the rules of sharing (design.md section 3). Data only.
+"""What the emulated network is: rates, latencies and the rules of sharing. Data only.
 
 Times are integer nanoseconds (``*_ns``), rates are bit/s with decimal prefixes (60 Mbit/s is ``60e6``),
 ``math.inf`` is a rate that limits nothing.

@@ -1,4 +1,4 @@
-"""OutQueue to aggregated against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
+"""Messages handed over to aggregated against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
 
 Both sides move the same number of frames of the same size over one ipc PUSH/PULL pair. ``raw`` only touches
 the first float of what it receives; ``decentral`` queues, sends, verifies, stores and averages.
@@ -24,8 +24,9 @@ import zmq
 from decentral.fragments import Fragmenter, Fragments
 from decentral.messages import Message
 from decentral.mixing import Part, average
-from decentral.queues import InQueue, OutQueue, Traffic
+from decentral.queues import InQueue, Traffic
 from decentral.seeding import Seeds
+from decentral.transports.base import grouped
 from decentral.transports.zeromq import ZmqTransport
 
 RUN = bytes(8)
@@ -77,14 +78,16 @@ def our_sender(folder: Path, frames: int, nbytes: int, rounds: int, barrier: Bar
     fragments = _fragments(frames, nbytes)
     x = np.ones(fragments.d, dtype=np.float32)
     values = [x[fragments.slice(k)] for k in range(frames)]
-    queue = OutQueue(Traffic())
     barrier.wait()
     for t in range(rounds + WARM_ROUNDS):
         if t >= ROUNDS_AHEAD:
             transports[0].receive(lambda: "credit")  # bounds what is under way, as the raw pair's mark does
         for i, transport in enumerate(transports):
-            queue.extend((RECEIVER, Message(i, t, k, values[k], fragments.map_hash)) for k in range(frames))
-            transport.send(queue.pop_all())
+            outgoing = [
+                (RECEIVER, Message(i, t, k, values[k], fragments.map_hash, sequence=t * frames + k))
+                for k in range(frames)
+            ]
+            transport.send(grouped(outgoing, frames * nbytes))
     barrier.wait()
     for transport in transports:
         transport.close()

@@ -160,7 +160,7 @@ def test_a_passive_node_answers_while_it_trains(tmp_path: Path) -> None:
 
 
 def test_training_meanwhile_is_added_to_what_averaging_made(tmp_path: Path) -> None:
-    """design.md 2: x = average of the snapshots + the update found meanwhile, at the end of the window."""
+    """x = average of the snapshots + the update found meanwhile, at the end of the window."""
     compute = {"time_per_round": ROUND_S, "slow_nodes": 1, "slow_factor": 10.0, "slow_which": "first"}
     ends = {"max_rounds": 1, **INDEPENDENT}
     own = {"roles": "parity"}
