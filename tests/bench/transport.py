@@ -1,4 +1,4 @@
-"""Messages handed over to aggregated against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
+"""Handed over to aggregated, against raw pyzmq, between two processes: ``python tests/bench/transport.py``.
 
 Both sides move the same number of frames of the same size over one ipc PUSH/PULL pair. ``raw`` only touches
 the first float of what it receives; ``decentral`` queues, sends, verifies, stores and averages.
