@@ -38,6 +38,8 @@ class Schedule:
     Args:
         max_rounds: T, local rounds to run; None: until the time limit.
         test_after: evaluate after every so many rounds; the first and the last state always are.
+        test_every_ns: instead, evaluate at the end of the first round that ends at or after 1, 2, ... times
+            this: nodes of asynchronous algorithms do different numbers of rounds in the same time.
         limit_ns: no round starts at or after this time; those of synchronous algorithms count only if they
             are over by then.
     """
@@ -45,3 +47,11 @@ class Schedule:
     max_rounds: int | None
     test_after: int
     limit_ns: int = INFINITE_NS
+    test_every_ns: int | None = None
+
+    def due(self, finished: int, now_ns: int, before_ns: int) -> bool:
+        """Whether a node is evaluated that finished ``finished`` rounds at ``now_ns``, the last but one at
+        ``before_ns``."""
+        if self.test_every_ns is None:
+            return finished % self.test_after == 0
+        return now_ns // self.test_every_ns > before_ns // self.test_every_ns

@@ -17,7 +17,7 @@ from decentral.fragments import Fragments
 from decentral.journal import Journal
 from decentral.live import LiveModel
 from decentral.medium import Medium, Poll
-from decentral.messages import Message
+from decentral.messages import Kind, Message
 from decentral.mixing import Mixer, Part
 from decentral.network.model import INFINITE_NS
 from decentral.queues import Traffic
@@ -112,6 +112,7 @@ class Node(Correspondent):
             self._ages = []
             if limited and self._synchronous:
                 self._before = self.x.copy()
+            began_ns = self._now()
             yield self._round
             self._round += 1
             self._journal.round(
@@ -122,7 +123,8 @@ class Node(Correspondent):
                 staleness=sum(self._ages) / len(self._ages) if self._ages else None,
                 extra=self._extra,
             )
-            if self._round % self._schedule.test_after == 0 and self._round != self._schedule.max_rounds:
+            due = self._schedule.due(self._round, self._now(), began_ns)
+            if due and self._round != self._schedule.max_rounds:
                 self._journal.evaluate(self._round, self.x, final=False)
         self._exhausted = True
 
@@ -202,7 +204,8 @@ class Node(Correspondent):
         where = fragments.where
         parts = [Part(m.sender, m.fragment, where(m.round, m.fragment), m.values, m.round) for m in received]
         fragments.scatter(mix(ordered, parts), self.x)
-        self._ages += [self._round - message.round for message in received]
+        # An answer to a request is the model of the moment; its round is the request's.
+        self._ages += [self._round - each.round for each in received if each.kind is not Kind.REPLY]
         self._model.changed()
 
     def _compute(self, steps: int) -> None:

@@ -226,6 +226,16 @@ def build_medium(workload: Workload, node: int, wire: Wire) -> VirtualMedium:
     )
 
 
+def grid_step_ns(workload: Workload) -> int | None:
+    """Emulated time between two evaluations of asynchronous nodes: ``test_after`` nominal rounds.
+
+    None where evaluations go by rounds: for synchronous algorithms, and in real time.
+    """
+    if synchronous(workload) or workload.arm.run.clock == "wall":
+        return None
+    return workload.arm.run.test_after * workload.composition.compute.nominal_ns
+
+
 def build_participant(
     workload: Workload, node: int, *, medium: Medium, recorder: Recorder, listener: Listener
 ) -> Participant:
@@ -253,7 +263,12 @@ def build_participant(
         seeds=composition.seeds,
         medium=medium,
         durations=partial(composition.compute.duration_ns, node),
-        schedule=Schedule(max_rounds=run.max_rounds, test_after=run.test_after, limit_ns=limit_ns(workload)),
+        schedule=Schedule(
+            max_rounds=run.max_rounds,
+            test_after=run.test_after,
+            limit_ns=limit_ns(workload),
+            test_every_ns=grid_step_ns(workload),
+        ),
         synchronous=algorithm.synchronous,
         traffic=traffic,
         journal=journal,
@@ -264,8 +279,6 @@ def build_participant(
 def build_observer(workload: Workload, recorder: Recorder) -> Observer:
     """The observer of ``workload``; writes its header."""
     recorder.write("header", **workload.header(None))
-    arm, grid = workload.arm, None
-    if not synchronous(workload) and arm.run.clock == "virtual":
-        every = arm.run.test_after
-        grid = Grid(every * workload.composition.compute.nominal_ns, every)
+    arm, step_ns = workload.arm, grid_step_ns(workload)
+    grid = None if step_ns is None else Grid(step_ns, arm.run.test_after)
     return Observer(n=arm.nodes, evaluation=workload.evaluation(None), recorder=recorder, grid=grid)
