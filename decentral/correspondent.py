@@ -13,7 +13,7 @@ import numpy as np
 
 from decentral.arrays import FloatArray, IntArray
 from decentral.clock import NS_PER_S
-from decentral.errors import WireError
+from decentral.errors import RunFailed, WireError
 from decentral.following import Schedule
 from decentral.fragments import Fragmenter, Fragments, whole_model
 from decentral.live import LiveModel
@@ -57,13 +57,14 @@ class Correspondent:
         self.sizes = tuple(sizes)
         self.peers: IntArray = np.delete(np.arange(n), id)
         self.traffic = traffic
-        self.outqueue = OutQueue(medium, traffic)
+        self.outqueue = OutQueue(medium, traffic, node=id, n=n)
         self.inqueue = InQueue(traffic, keep_rounds=synchronous, fetch=self._collect)
         self._model = model
         self._seeds = seeds
         self._medium = medium
         self._durations = durations
         self._schedule = schedule
+        self._synchronous = synchronous
         self._round = 0
         self._wait_ns = 0
         self._maps: Fragments | ResampledFragments = whole_model(self.d)
@@ -124,16 +125,22 @@ class Correspondent:
 
         Raises:
             StalledError, Deadlock: what is missing cannot come (``Medium.wait``).
-            TimeIsUp: the time limit came first.
+            TimeIsUp: the round is not over by the time limit.
+            RunFailed: the algorithm says that it is not synchronous.
             WireError: a message of round ``t`` that nobody was expected to send, or of another map.
         """
+        if not self._synchronous:
+            raise RunFailed(
+                "exchange() in an algorithm with synchronous = False: its messages are not kept by round; "
+                "use outqueue and inqueue, or set synchronous = True"
+            )
         self.outqueue.put(outgoing, role=Role.KEEP)
         wanted = Counter(expected)
         number = wanted.total()
         # What came early was taken with an earlier round's; the medium still counts it under its tag.
         until_ns = self._schedule.limit_ns if number else self._now()
         arrived = self._wait(t, number, until_ns, lambda: self._missing_text(t, wanted))
-        if arrived < number:
+        if arrived < number or self._now() > self._schedule.limit_ns:
             raise TimeIsUp
         missing = self.inqueue.missing(t, wanted)
         received = self.inqueue.take_round(t)

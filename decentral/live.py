@@ -69,7 +69,9 @@ class LiveModel:
         """The model in fragment order, gathered once until it changes. Not to be written to."""
         if self._snapshot is None or self._snapshot[0] is not fragments:
             self.changed()
-            self._snapshot = (fragments, fragments.gather(self.x))
+            gathered = fragments.gather(self.x)
+            gathered.flags.writeable = False  # messages are slices of it, and shared by all their receivers
+            self._snapshot = (fragments, gathered)
         return self._snapshot[1]
 
     def message(self, t: int, k: int, fragments: Fragments, *, age: int, now_ns: int) -> Message:

@@ -51,6 +51,10 @@ class Medium(Protocol):
         """Time since the start barrier on the run's own clock; never decreases."""
         ...
 
+    def foreseen_ns(self, duration_ns: int) -> int:
+        """How much of a compute window of nominally ``duration_ns`` is known before it is over."""
+        ...
+
     def paused(self) -> AbstractContextManager[None]:
         """What runs inside (evaluation, logging) takes no time on this clock."""
         ...

@@ -86,7 +86,6 @@ class Node(Correspondent):
             traffic=traffic,
         )
         self._learner = learner
-        self._synchronous = synchronous
         self._journal = journal
         self._exhausted = False
         self._complete = False
@@ -213,11 +212,12 @@ class Node(Correspondent):
         rng = self.rng("batch", self._round)
         duration_ns = self._durations(self._round)
         before_ns = self._now()
-        self._tick(before_ns + duration_ns)
+        self._tick(before_ns + self._medium.foreseen_ns(duration_ns))
 
         def work(poll: Poll | None) -> float:
             return self._learner.train(steps, rng, poll)
 
         self._train_loss, arrived = self._medium.compute(work, duration_ns)
         self._train_ns += self._now() - before_ns
+        self._tick(self._now())
         self._accept(arrived)

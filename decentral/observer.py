@@ -67,6 +67,8 @@ class Observer:
 
     def add(self, message: Message) -> None:
         """Take one snapshot; scores what it completes."""
+        if message.kind not in (Kind.SNAPSHOT, Kind.FINAL):
+            return  # not for an observer
         if message.kind is Kind.FINAL:
             self._finals[message.sender] = message
         elif self._grid is None:

@@ -48,6 +48,7 @@ class PacedLinks(Links):
 
     def __init__(self, model: NetworkModel, trace: Callable[[Transfer], None]) -> None:
         super().__init__(model, Ledger(model.n), trace)
+        self._cuts = False  # payloads leave when transfers end, so a start may be told at once
         self.granted: GrantedFlows | None = None
         if model.contention == "both":
             self._flows = self.granted = GrantedFlows(model)

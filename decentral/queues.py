@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from decentral.errors import RunFailed
 from decentral.medium import Medium, Outgoing
 from decentral.messages import Message
 from decentral.speech import Role
@@ -38,11 +39,15 @@ class OutQueue:
     Args:
         medium: holds the queue, because what leaves it depends on time.
         traffic: the node's counters.
+        node: its id.
+        n: number of nodes.
     """
 
-    def __init__(self, medium: Medium, traffic: Traffic) -> None:
+    def __init__(self, medium: Medium, traffic: Traffic, *, node: int, n: int) -> None:
         self._medium = medium
         self._traffic = traffic
+        self._node = node
+        self._n = n
 
     def extend(self, items: Iterable[Outgoing]) -> None:
         """Append ``items``; what is queued already goes first."""
@@ -61,8 +66,17 @@ class OutQueue:
         self._medium.put(outgoing, role=role, flush=flush, at_ns=at_ns)
 
     def count(self, outgoing: Iterable[Outgoing]) -> None:
-        """Count messages as made."""
-        for _, message in outgoing:
+        """Count messages as made.
+
+        Raises:
+            RunFailed: one of them is for no other node.
+        """
+        for destination, message in outgoing:
+            if not 0 <= destination < self._n or destination == self._node:
+                raise RunFailed(
+                    f"node {self._node} sends to node {destination}: expected another node, 0 to "
+                    f"{self._n - 1}; choose from node.peers"
+                )
             self._traffic.made += 1
             self._traffic.made_bytes += self._medium.payload_bytes(message)
 
@@ -128,7 +142,7 @@ class InQueue:
 
     def take_latest(self) -> list[Message]:
         """Remove and return the newest message per (sender, fragment) that has arrived, sorted by it."""
-        self._fetch()
+        self._bring_newest()
         taken = [self._latest[key] for key in sorted(self._latest)]
         self._traffic.aggregated += len(taken) - len(self._used)
         self._clear()
@@ -139,14 +153,14 @@ class InQueue:
 
         A message counts as aggregated when it is first returned.
         """
-        self._fetch()
+        self._bring_newest()
         self._traffic.aggregated += len(self._latest) - len(self._used)
         self._used = set(self._latest)
         return [self._latest[key] for key in sorted(self._latest)]
 
     def take_newest(self) -> Message | None:
         """The message that arrived last, if any; all others are discarded (Gossip Learning while busy)."""
-        self._fetch()
+        self._bring_newest()
         if not self._latest:
             return None
         newest = next(reversed(self._latest.values()))
@@ -161,6 +175,14 @@ class InQueue:
         self._traffic.discarded += self.held
         self._rounds.clear()
         self._clear()
+
+    def _bring_newest(self) -> None:
+        if self._keep_rounds:
+            raise RunFailed(
+                "take_latest() and the like in an algorithm with synchronous = True: its messages are kept "
+                "by round; use node.exchange, or set synchronous = False"
+            )
+        self._fetch()
 
     def _clear(self) -> None:
         self._latest = {}

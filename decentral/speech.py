@@ -11,6 +11,9 @@ from decentral.network.links import Item
 ANY = -1
 """Tag under which messages of asynchronous algorithms are waited for, whatever their round."""
 
+COMPUTING = 1 << 62
+"""Tag of a speech that only tells of a compute window: its answer is no use of what has arrived."""
+
 
 class Role(IntEnum):
     """What the timekeeper does with a message when it arrives; ``Item.role``."""

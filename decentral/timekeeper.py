@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Notice, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, COMPUTING, Answer, Notice, Role, Served, Speech, Stop, Telling, Totals
 from decentral.standing import Standing, check_speech, deadlock
 
 _ANSWER, _PUT, _WAKE = 1, 2, 4
@@ -228,7 +228,8 @@ class Timekeeper:
         node.speech = None
         self._promise(number, node, self._after(at_ns, speech.then_ns))
         arrived, node.arrived = node.arrived, []
-        node.mailbox.clear()
+        if speech.tag != COMPUTING:
+            node.mailbox.clear()
         served, started = self._take(number, node)
         self._tellings.append(Answer(number, at_ns, complete, arrived, served, started, self._totals(number)))
         self._needed.update([sender for sender, _ in arrived], [each.requester for each in served])

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeVar
 
 from decentral.clock import NS_PER_S
 from decentral.errors import RunFailed
@@ -23,49 +23,10 @@ from decentral.messages import Message
 from decentral.network.links import Item
 from decentral.network.model import INFINITE_NS
 from decentral.payloads import Inbox, Outbox
-from decentral.speech import ANY, Answer, Put, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, COMPUTING, Answer, Put, Role, Served, Speech, Stop, Totals
+from decentral.wire import Heard, Wire
 
 T = TypeVar("T")
-
-Heard: TypeAlias = Telling | list[Message]
-"""From the timekeeper, or payloads from other nodes."""
-
-
-class Wire(Protocol):
-    """How a ``VirtualMedium`` reaches the timekeeper and the other nodes, in this process or another."""
-
-    @property
-    def meta_bytes(self) -> int:
-        """Header bytes sent so far."""
-        ...
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Frames refused so far, by reason."""
-        ...
-
-    def speak(self, speech: Speech) -> None:
-        """To the timekeeper; never blocks."""
-        ...
-
-    def leave(self, node: int, at_ns: int, drop: bool) -> None:
-        """To the timekeeper; never blocks."""
-        ...
-
-    def push(self, outgoing: Sequence[Outgoing]) -> None:
-        """Payloads to other nodes; never blocks."""
-        ...
-
-    def observe(self, message: Message) -> None:
-        """A snapshot to the observer; never blocks."""
-        ...
-
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
-        """The next thing heard, the timekeeper's first; None if there is none and not ``block``.
-
-        ``patient`` waits however long it takes, beyond the liveness timeout.
-        """
-        ...
 
 
 class VirtualMedium:
@@ -124,6 +85,10 @@ class VirtualMedium:
         """What ``message`` weighs on the emulated network."""
         return self._payload_bytes(message)
 
+    def foreseen_ns(self, duration_ns: int) -> int:
+        """A window lasts what the compute model says."""
+        return duration_ns
+
     def now_ns(self) -> int:
         """This node's present, in emulated nanoseconds since the start."""
         return self._now_ns
@@ -142,12 +107,12 @@ class VirtualMedium:
         end_ns = self._now_ns + duration_ns
         ahead = self._promised_ns < end_ns
         if ahead:  # others need not wait for what this node does until then
-            self._speak(wake_ns=end_ns)
+            self._speak(wake_ns=end_ns, tag=COMPUTING)
         result = work(None if self._eager and self._server is None else self._poll)
         self._now_ns = end_ns
         if ahead or self._server is not None:
             if not ahead:
-                self._speak(wake_ns=end_ns)
+                self._speak(wake_ns=end_ns, tag=COMPUTING)
             return result, self._hear(lambda: "the end of its compute window")
         return result, []
 

@@ -133,6 +133,10 @@ class WallMedium:
         """What ``message`` weighs: what really travels."""
         return message.nbytes
 
+    def foreseen_ns(self, duration_ns: int) -> int:
+        """Nobody knows how long a window will last."""
+        return 0
+
     def now_ns(self) -> int:
         """Real time since the start barrier, without what was spent paused."""
         return self._clock.now_ns()

@@ -31,7 +31,8 @@ from decentral.queues import Traffic
 from decentral.records import Recorder, Value
 from decentral.tasks.base import LoadedTask, Scores, Split, size_of
 from decentral.tasks.untrained import LoadedUntrained
-from decentral.virtual import VirtualMedium, Wire
+from decentral.virtual import VirtualMedium
+from decentral.wire import Wire
 from launch.compose import Composition, compose
 from launch.rows import evaluation_rows, shards
 

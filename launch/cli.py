@@ -125,6 +125,11 @@ def run(
         raise typer.BadParameter("nothing is predicted; add --predict", param_hint="--predict-rounds")
     with _house_errors():
         loaded = _load(experiment, overrides, chosen)
+        if strict and all(arm.run.clock != "wall" for arm in loaded.arms):
+            text = (
+                "no arm runs under the wall clock, so no link is paced; add --set run.clock=wall or remove it"
+            )
+            raise typer.BadParameter(text, param_hint="--strict")
         if predict:
             first = loaded.model_copy(update={"seeds": loaded.seeds[:1]})
             _show_prediction(loaded if chosen else first, predict_rounds)
@@ -234,10 +239,10 @@ def _show_plan(experiment: Experiment, executor: ExecutorName) -> None:
     from launch.compose import check
     from launch.overview import PLAN_HEADER, plan_rows, processes
 
-    check(experiment)
+    check(experiment, executor)
     typer.echo(f"{experiment.name}: {experiment.description}" if experiment.description else experiment.name)
     _print_table(PLAN_HEADER, plan_rows(experiment))
-    typer.echo("messages and sent: per node and round")
+    typer.echo("compute: of a round without jitter; messages and sent: per node and round")
     typer.echo(processes(experiment, executor))
 
 

@@ -6,7 +6,7 @@ all that is wrong. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import ceil, prod
@@ -27,6 +27,8 @@ from launch.algorithms import build_algorithm, build_topology, check_algorithm, 
 from launch.emulation import build_compute, build_network, check_compute, check_untrained
 
 T = TypeVar("T")
+
+POSITIVE_METRICS = frozenset(["rmse", "loss", "distance"])
 
 
 @dataclass(frozen=True)
@@ -125,14 +127,18 @@ def compose(arm: Arm, seed: int) -> Composition:
     return Composition(arm, seeds, topology, fragmenter, held, partitioner, network, compute)
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, executor: str = "processes") -> None:
     """Compose every arm under every seed, without loading data, and look whether the data is there.
+
+    Args:
+        experiment: what would be run.
+        executor: ``processes`` or ``inline``.
 
     Raises:
         ConfigError: all problems of all arms, each once.
     """
     arms = settled(experiment).arms
-    found = {f'arm "{arm.name}"': _problems(arm, experiment.seeds) for arm in arms}
+    found = {f'arm "{arm.name}"': _problems(arm, experiment, executor) for arm in arms}
     if problems := common(found):
         raise ConfigError(problems)
 
@@ -153,14 +159,16 @@ def settled(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"arms": tuple(arms)})
 
 
-def _problems(arm: Arm, seeds: Sequence[int]) -> list[str]:
+def _problems(arm: Arm, experiment: Experiment, executor: str) -> list[str]:
     problems: list[str] = []
-    for number, seed in enumerate(seeds):
+    _attempt(problems, lambda: _executor_fits(arm, executor))
+    for number, seed in enumerate(experiment.seeds):
         composition = _attempt(problems, partial(compose, arm, seed))
         if composition is None:
             break  # the other seeds would tell the same again
         if number == 0:  # neither data nor the sizes of fragments depend on the seed
             _attempt(problems, partial(_check_data, composition))
+            _attempt(problems, partial(_check_target, composition, experiment.target))
     return problems
 
 
@@ -213,6 +221,25 @@ def _fragments_fit(arm: Arm, task: Task) -> None:
     if count > d:
         excess = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
         raise ConfigError(sentence("fragments.count", count, excess, f"use at most {d} fragments"))
+
+
+def _executor_fits(arm: Arm, executor: str) -> None:
+    if executor == "inline" and arm.run.clock == "wall":
+        expectation = "inline nodes take turns in one process, so real time means nothing"
+        step = "use --executor processes or the virtual clock"
+        raise ConfigError(sentence("run.clock", "wall", expectation, step))
+
+
+def _check_target(composition: Composition, target: float | None) -> None:
+    """Refuse a ``target`` that no score can reach; metrics of third parties may have any range."""
+    if target is None or composition.untrained:
+        return
+    name = composition.task.metric.name
+    if name == "acc" and not 0 < target <= 1:
+        expectation = "accuracy lies between 0 and 1"
+        raise ConfigError(sentence("target", target, expectation, "use for example 0.8"))
+    if name in POSITIVE_METRICS and target <= 0:
+        raise ConfigError(sentence("target", target, f"{name} is above 0", "use for example 1.25"))
 
 
 def _check_data(composition: Composition) -> None:

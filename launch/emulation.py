@@ -126,7 +126,7 @@ def _nominal_ns(arm: Arm, seeds: Seeds, parameters: int, volume: Callable[[], fl
     model = build_network(arm.network, arm.nodes, seeds, stragglers=False)
     if model.unlimited or fast_rate_bps(model) == float("inf"):
         expectation = f"network {shown(arm.network.name)} has senders of unlimited rate, so nothing to match"
-        step = 'write seconds, or use a network with rates such as network = "star"'
+        step = 'write seconds: compute.time_per_round = 1.0, or use a network with rates such as "star"'
         raise ConfigError(sentence("compute.time_per_round", given, expectation, step))
     if arm.compute.match_comm == "nominal":
         return match_nominal_ns(model, volume=sent, parameters=parameters)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from decentral.config import SHIPPED, Arm, Experiment
 from decentral.errors import ConfigError
+from decentral.network.compute import NS_PER_S
 from decentral.tasks.base import size_of
 from launch import parts
 from launch.compose import compose, settled
@@ -51,12 +52,15 @@ class ArmPlan:
         parameters: d, model size.
         messages: sent per node and round, mean over nodes in round 0; None where the algorithm does not tell.
         bytes: payload sent per node and round likewise, every fragment taken as d/K parameters.
+        compute_s: shortest and longest emulated time that a node computes in a round, without jitter; None
+            where it is real or yet to be measured.
     """
 
     arm: Arm
     parameters: int
     messages: float | None
     bytes: float | None
+    compute_s: tuple[float, float] | None
 
     @property
     def total_bytes(self) -> float | None:
@@ -73,12 +77,19 @@ def arm_plan(arm: Arm, seed: int) -> ArmPlan:
     """
     composition = compose(arm, seed)
     d, volume = size_of(composition.task.shapes()), composition.volume
+    compute_s = None
+    if arm.run.clock == "virtual" and not composition.measured:
+        times_ns = [composition.compute.nominal_of_ns(node) for node in range(arm.nodes)]
+        compute_s = min(times_ns) / NS_PER_S, max(times_ns) / NS_PER_S
     if volume is None:
-        return ArmPlan(arm, d, None, None)
-    return ArmPlan(arm, d, volume * arm.fragments.count, volume * d * FLOAT_BYTES)
+        return ArmPlan(arm, d, None, None, compute_s)
+    return ArmPlan(arm, d, volume * arm.fragments.count, volume * d * FLOAT_BYTES, compute_s)
 
 
-PLAN_HEADER = ("arm", "algorithm", "topology", "n", "rounds", "K", "d", "messages", "sent", "sent in a run")
+PLAN_HEADER = (
+    *("arm", "algorithm", "topology", "n", "ends after", "compute"),
+    *("K", "d", "messages", "sent", "sent in a run"),
+)
 
 
 def plan_rows(experiment: Experiment) -> list[list[str]]:
@@ -96,22 +107,35 @@ def plan_rows(experiment: Experiment) -> list[list[str]]:
             messages,
             *("-" if count is None else size(count) for count in (plan.bytes, plan.total_bytes)),
         ]
-        numbers = [arm.nodes, _length(arm), arm.fragments.count, plan.parameters]
+        numbers = [arm.nodes, _length(arm), _compute(plan), arm.fragments.count, plan.parameters]
         rows.append([arm.name, arm.algorithm.name, graph, *map(str, numbers), *traffic])
     return rows
 
 
 def _length(arm: Arm) -> str:
     rounds, limit_s = arm.run.max_rounds, arm.run.time_limit_s
-    ends = [str(rounds)] if rounds is not None else []
+    ends = [_counted(rounds, "round")] if rounds is not None else []
     return " or ".join(ends + ([f"{limit_s:g} s"] if limit_s is not None else []))
+
+
+def _compute(plan: ArmPlan) -> str:
+    if plan.compute_s is None:
+        return "real" if plan.arm.run.clock == "wall" else "measured"
+    shortest, longest = (f"{time_s:.4g}" for time_s in plan.compute_s)
+    return f"{shortest} s" if shortest == longest else f"{shortest} to {longest} s"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def processes(experiment: Experiment, executor: str) -> str:
     """A sentence on the runs and the processes that they take."""
-    seeds = ", ".join(map(str, experiment.seeds))
-    runs = len(experiment.arms) * len(experiment.seeds)
-    text = f"{runs} runs ({len(experiment.arms)} arms, seeds {seeds}), one after the other"
+    arms, seeds = len(experiment.arms), experiment.seeds
+    listed = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    text = f"{_counted(arms * len(seeds), 'run')} ({_counted(arms, 'arm')}, {listed})"
+    if arms * len(seeds) > 1:
+        text += ", one after the other"
     if executor == "inline":
         return f"{text}, in this process"
     n = max(arm.nodes for arm in experiment.arms)

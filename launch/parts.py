@@ -211,7 +211,7 @@ def settings(kind: Kind, part: Part) -> BaseModel:
         # Strict JSON semantics: a list may stand for a tuple, a string for a path, nothing else is converted.
         valid = model.model_validate_json(json.dumps(own))
     except ValidationError as error:
-        found = explain(error, model, own, prefix=path)
+        found = explain(error, model, own, prefix=path, hints=getattr(cls, "hints", {}))
         raise ConfigError([*problems, *found]) from error
     if problems:
         raise ConfigError(problems)

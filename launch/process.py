@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 import msgpack
 import numpy as np
 
-from decentral.errors import DecentralError, Interrupted
+from decentral.errors import DecentralError, Interrupted, PreflightError
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.wire import ZmqWire
@@ -172,12 +173,13 @@ def _run(participant: Participant, assignment: Assignment, *, save: bool) -> Non
     node = participant.node
     try:
         participant.run()
+        if save:
+            save_model(assignment.folder.model(assignment.number), node.x)
     except BaseException as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the last log line must be whole
-        node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
+        with suppress(PreflightError):  # the disk may be what failed
+            node.finish("interrupted" if isinstance(error, Interrupted) else "failed")
         raise
-    if save:
-        save_model(assignment.folder.model(assignment.number), node.x)
     node.finish("done")
 
 
@@ -209,6 +211,7 @@ def _in_real_time(
         channel.tell("done")
         channel.await_order("release")
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the report must be whole
         medium.close()
         write_links(assignment.folder.links(number), medium.report())
     transport.close()
@@ -240,11 +243,11 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     recorder = FileRecorder(assignment.folder.network)
     emulation = Emulation(workload, assignment.run)
     endpoint = TimekeeperSocket(assignment.sockets)
+    _meet(channel, lambda: None)
     with Terminated().heeded() as terminated:
-        _meet(channel, lambda: None)
         try:
             kept = endpoint.keep(emulation.timekeeper, terminated)
-        except DecentralError:
+        except Exception:
             emulation.write(recorder, "failed", cpu_s())
             raise
         emulation.write(recorder, "done" if kept else "interrupted", cpu_s())

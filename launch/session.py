@@ -70,13 +70,8 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
         RunFailed, Interrupted: after the report of what was measured has been written; ``run_folder`` of the
             exception is where.
     """
-    check(experiment)
+    check(experiment, options.executor)
     experiment = complete(experiment)
-    if options.executor == "inline" and any(arm.run.clock == "wall" for arm in experiment.arms):
-        raise ConfigError(
-            'run.clock = "wall": inline nodes take turns in one process, so real time means nothing; use '
-            "--executor processes or the virtual clock"
-        )
     preflight(experiment, options.out, inline=options.executor == "inline")
     # The agent imports torch while folder and manifest are made.
     with closing(_make_executor(options.executor)) as executor:

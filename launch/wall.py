@@ -10,13 +10,11 @@ from typing import Any
 
 from decentral.accounts import link_rows
 from decentral.config import Arm
-from decentral.fidelity import merge
+from decentral.fidelity import TRUSTWORTHY, merge
 from decentral.network.log import describe, rate
 from decentral.records import FileRecorder, Value
 from launch.compose import compose
 from launch.paths import JobFolder, unwritable
-
-TRUSTWORTHY = "trustworthy"
 
 
 def write_links(path: Path, report: Mapping[str, Any]) -> None:
@@ -26,7 +24,9 @@ def write_links(path: Path, report: Mapping[str, Any]) -> None:
         PreflightError: the file cannot be written; names it.
     """
     try:
-        path.write_text(json.dumps(report), encoding="utf-8")
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(report), encoding="utf-8")
+        beside.replace(path)  # a process that is killed meanwhile leaves no half of a report
     except OSError as error:
         raise unwritable(path, error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -28,10 +29,12 @@ class DivShare:
 
     Deviations: the round ends with the aggregation instead of starting with it, as in the authors' code, and
     the trained model is kept, which Algorithm 1 forgets: the trajectory is the paper's (D1, D2). Every step
-    draws a fresh batch (D3). The fragments of round k are sent during round k + 1.
+    draws a fresh batch (D3). The fragments of round k are sent during round k + 1. With ``resample`` a newer
+    fragment of the same number still replaces an older one that waits, though the two cover other parameters.
     """
 
     synchronous: ClassVar[bool] = False
+    hints: ClassVar[Mapping[str, str]] = {"omega": "use fragments.count = ceil(1 / Omega), so 10 for 0.1"}
 
     local_steps: int
     fragmenter: Fragmenter

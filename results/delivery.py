@@ -113,10 +113,15 @@ def staleness_over_seeds(run: Run) -> pd.DataFrame:
     """Per arm, over all rounds of all nodes: means over seeds with ``_ci``, and n.
 
     Returns:
-        arm, n, ``mean``, ``p95``, ``largest``, and ``idle``, the share of rounds in which a node aggregated
-        nothing.
+        arm, n, ``mean``, ``p95``, ``largest`` (NaN where nothing that was aggregated has an age), and
+        ``idle``, the share of rounds in which a node aggregated nothing (NaN where the logs do not count it).
     """
-    groups = run.rounds.groupby(JOB, observed=True, sort=True)["staleness"]
-    ages = {"mean": groups.mean(), "p95": groups.quantile(0.95), "largest": groups.max()}
-    table = pd.DataFrame({**ages, "idle": 1 - groups.count() / groups.size()}).reset_index()
+    rounds = run.rounds.sort_values([*JOB, "node", "round"], kind="stable")
+    aggregated = rounds["aggregated"]
+    before = rounds.groupby([*JOB, "node"], observed=True)["aggregated"].shift(fill_value=0.0)
+    idle = (aggregated <= before).astype(np.float64).where(aggregated.notna() & before.notna())
+    groups = rounds.assign(idle=idle).groupby(JOB, observed=True, sort=True)
+    age = groups["staleness"]
+    ages = {"mean": age.mean(), "p95": age.quantile(0.95), "largest": age.max()}
+    table = pd.DataFrame({**ages, "idle": groups["idle"].mean()}).reset_index()
     return across_seeds(table, ["arm"], ["mean", "p95", "largest", "idle"])

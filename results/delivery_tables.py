@@ -105,9 +105,10 @@ def utilisation_table(run: Run) -> Table | None:
 
 
 def staleness_table(run: Run) -> Table | None:
-    """Age of what was aggregated per arm; None where everything was of the same round."""
+    """Age of what was aggregated, of asynchronous arms; None where everything was of the same round."""
     table = staleness_over_seeds(run)
-    if not (table["largest"] > 0).any():
+    table = table[(table["largest"] > 0) | (table["mean"].isna() & (table["idle"] < 1))]
+    if table.empty:
         return None
     rounds, share = Quantity("", 1.0, 2), Quantity("", 100.0, 1)
     rows = []

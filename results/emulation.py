@@ -69,15 +69,15 @@ def _of_arm(run: Run, arm: str) -> dict[str, str]:
     held: dict[str, Any] = {**network, **(own if isinstance(own, dict) else {})}
     held |= next((dict(said) for (name, _), said in run.network.headers.items() if name == arm), {})
     wall = clock_of(run).startswith("wall")
-    flush = {True: "cuts transfers in progress", False: "transfers in progress go on"}
+    flush = {True: "cuts transfers in progress", False: "lets transfers in progress go on"}
     cut = held.get("abort_on_flush")
     return {
         "network": str(network.get("name") or DASH),
         "uplinks": _uplinks(run, arm),
         "contention": _contention(held.get("contention")),
         "concurrency": _concurrency(held.get("concurrency")),
-        "flush": flush[cut] if isinstance(cut, bool) else DASH,
-        "latency": _scaled(held.get("latency_ms"), 1.0, " ms"),
+        "a flush": flush[cut] if isinstance(cut, bool) else DASH,
+        "latency": _latency(network.get("name"), held),
         "overhead per message": _both(
             _scaled(held.get("overhead_bytes"), 1.0, " B"), _scaled(held.get("overhead_s"), 1e3, " ms")
         ),
@@ -92,6 +92,14 @@ def _of_arm(run: Run, arm: str) -> dict[str, str]:
 def _scaled(value: object, scale: float, unit: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value * scale:g}{unit}"
+    return DASH
+
+
+def _latency(name: object, held: Mapping[str, Any]) -> str:
+    """From node to node; a star's setting is that of one access link, of which a message passes two."""
+    said = held.get("latency_ms")
+    if isinstance(said, int | float) and not isinstance(said, bool):
+        return _scaled(said, 2.0 if name == "star" else 1.0, " ms")
     return DASH
 
 

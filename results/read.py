@@ -17,10 +17,10 @@ from results.jobs import Job, Problem, arms_of, count_of, planned_jobs, read_jso
 from results.logs import KINDS, Columns, Event, columns, read_log
 from results.network import Network, read_network
 
-# The last two came with the emulated network: NaN in older logs.
+# Those of the second line came later: NaN in older logs.
 COUNTERS = (
     *("total_bytes", "total_meta", "made", "sent", "received", "replaced", "dropped"),
-    *("made_bytes", "dropped_bytes"),
+    *("made_bytes", "dropped_bytes", "aggregated"),
 )
 _TIMES = ("round", "time_s", "wall_s")
 FIELDS: Mapping[str, tuple[str, ...]] = {

@@ -34,6 +34,7 @@ from results.emulation import emulation_facts, emulation_table
 from results.fidelity import NOT_CHECKED, NOT_TRUSTWORTHY
 from results.figures import Drawn, draw_all
 from results.jobs import Job
+from results.pace import rounds_range
 from results.provenance import provenance, setting_rows
 from results.read import Run, read_run
 from results.style import encode
@@ -48,6 +49,7 @@ from results.tables import (
     present,
     quantities,
     seed_rows,
+    time_term,
 )
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -109,6 +111,7 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
         emulation=words(headings, emulated, len(headings)) if emulated else None,
         best_is_marked=bool(best_arms(run, compared)),
         comparable=comparable(compared) or len(compared) < 2,
+        time=time_term(run),
         intervals=bool((compared["n"] > 1).any()),
         few_seeds=few_seeds(compared),
         differences=differences,
@@ -176,6 +179,7 @@ def comparison_table(run: Run, compared: pd.DataFrame, names: Sequence[str]) -> 
     """One row per arm: means over seeds of the columns ``names`` with their intervals, best mean marked."""
     shown = quantities(run.metric)
     best = best_arms(run, compared)
+    done = rounds_range(run)
     rows = []
     for _, row in compared.iterrows():
         cells = [
@@ -184,6 +188,9 @@ def comparison_table(run: Run, compared: pd.DataFrame, names: Sequence[str]) -> 
         ]
         for name in names:
             text = shown[name].interval(row[name], row[f"{name}_ci"])
+            low, high = done.get(str(row["arm"]), (0, 0))
+            if name == "rounds" and row["basis"] == FINAL and low < high:
+                text = f"{low}{DASH}{high}"
             look = "best" if best.get(name) == row["arm"] else ""
             cells.append(
                 Cell(diverged(row), "warn") if name == "node_avg" and row["nonfinite"] else Cell(text, look)
@@ -193,15 +200,16 @@ def comparison_table(run: Run, compared: pd.DataFrame, names: Sequence[str]) -> 
     return Table(["arm", "seeds", *(shown[name].title for name in names), "measured at"], rows)
 
 
-def paired_table(run: Run, most: int = 15) -> tuple[Table | None, str]:
-    """Differences between arms; of very many pairs only those with the first arm, and a note on that."""
+def paired_table(run: Run, most: int = 4) -> tuple[Table | None, str]:
+    """Differences between arms; of more than ``most`` arms only those from the first, and a note on that."""
     table = paired(run)
     note = ""
     if table.empty:
         return None, note
-    if len(table.groupby(["arm_a", "arm_b"])) > most:
-        table = table[table["arm_a"] == run.arms[0]]
-        note = "Only differences from the first arm are listed."
+    if len(run.arms) > most:
+        first = str(table["arm_a"].iloc[0])
+        table = table[table["arm_a"] == first]
+        note = f"Of {len(run.arms)} arms only the differences of {first} from the others are listed."
     names = list(dict.fromkeys(table["statistic"]))
     rows = []
     for (arm_a, arm_b), group in table.groupby(["arm_a", "arm_b"], sort=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -32,16 +32,21 @@ class Quantity:
         title: heading, with the unit.
         scale: what values are multiplied with.
         decimals: after the point.
+        digits: significant ones, where numbers of any size stand in a column: as many decimals as these take
+            for the value, none beyond; 0: ``decimals`` holds.
     """
 
     title: str
     scale: float = 1.0
     decimals: int = 2
+    digits: int = 0
 
     def value(self, number: float | None) -> str:
         """One number; a dash for none."""
         if number is None or math.isnan(number):
             return DASH
+        if self.digits:
+            return self._as_for(number).value(number)
         shown = f"{number * self.scale:,.{self.decimals}f}".replace(",", "\u202f")
         # A value of -0.00 is a zero that a sum left behind.
         zero = not any(digit in shown for digit in "123456789")
@@ -51,12 +56,20 @@ class Quantity:
         """``mean ± half-width``; the bare number where there is no interval, never a width rounded to 0."""
         if number is None or math.isnan(number) or half is None or math.isnan(half):
             return self.value(number)
+        if self.digits:
+            return self._as_for(number).interval(number, half)
         smallest = 0.5 * 10**-self.decimals
         width = half * self.scale
         shown = self.value(half)
         if 0 < width < smallest:
             shown = f"<{self.value(10**-self.decimals / self.scale)}"
         return f"{self.value(number)} ± {shown}"
+
+    def _as_for(self, number: float) -> Quantity:
+        """With the decimals that give ``number`` its significant digits."""
+        size = abs(number * self.scale)
+        whole = math.floor(math.log10(size)) if 0 < size < math.inf else 0
+        return replace(self, decimals=max(0, self.digits - 1 - whole), digits=0)
 
 
 def quantities(metric: Metric) -> dict[str, Quantity]:
@@ -74,7 +87,7 @@ def quantities(metric: Metric) -> dict[str, Quantity]:
         "delivered_per_node": Quantity("delivered per node (MB)", 1e-6, 1),
         "bytes_per_node": Quantity("sent per node (MB)", 1e-6, 1),
         "rounds": Quantity("rounds", 1.0, 0),
-        "time_s": Quantity("time (s)", 1.0, 1),
+        "time_s": Quantity("time (s)", digits=3),
         "wall_s": Quantity("wall time (s)", 1.0, 1),
     }
 
@@ -127,9 +140,16 @@ def clock_of(run: Run) -> str:
 
 
 def time_label(run: Run) -> str:
-    """Label of a time axis: ``time (wall clock, s)``; how a virtual clock is kept is left to the tables."""
+    """Label of a time axis: ``time (wall clock, s)``; ``emulated time (s)`` under a virtual clock."""
     kind = clock_of(run).partition(" (")[0]
+    if kind == "virtual":
+        return "emulated time (s)"
     return f"time ({kind} clock, s)" if kind else "time (s)"
+
+
+def time_term(run: Run) -> str:
+    """What sentences call the time of a run's logs."""
+    return "emulated time" if clock_of(run).startswith("virtual") else "the run's clock"
 
 
 def few_seeds(table: pd.DataFrame) -> str:
@@ -137,10 +157,15 @@ def few_seeds(table: pd.DataFrame) -> str:
     counts = table.loc[table["n"] > 0, "n"]
     if not len(counts) or counts.min() > FEW_SEEDS:
         return ""
-    seeds = "one seed" if counts.min() == 1 else f"{counts.min()} seeds"
-    reason = "there is no interval" if counts.min() == 1 else "intervals are wide"
     # An arm that lost its seeds to a failure needs no other option.
     advice = "; use --seeds 1,2,3,4,5" if table["seeds"].min() <= FEW_SEEDS else ""
+    if counts.max() == 1:
+        return (
+            "One seed per arm: there is no interval, so nothing can be said about the variation between runs"
+            f"{advice}."
+        )
+    seeds = "one seed" if counts.min() == 1 else f"{counts.min()} seeds"
+    reason = "there is no interval" if counts.min() == 1 else "intervals are wide"
     return f"With so few seeds ({seeds}) {reason}{advice}."
 
 

@@ -17,7 +17,7 @@ from results.panels import by_arm, complete, entry, finished, score_label, score
 from results.read import Run
 from results.style import GREY, ArmStyle, arm_styles, draw_curve, new_figure, round_axis
 from results.tables import target_shown, time_label
-from results.target import Target, target_of, target_over_seeds, time_to_target
+from results.target import target_of, target_over_seeds, time_to_target
 
 _TRAFFIC = {"made_bytes": "payload attempted per node", "total_bytes": "payload sent per node"}
 
@@ -40,7 +40,7 @@ def score_over_time(run: Run) -> Figure | None:
     axes.set_ylabel(score_label(run))
     finished(figure, axes, drawn, within=score_range(run))
     if target := target_of(run):
-        _draw_target(axes, target, shown_scale(run))
+        _draw_target(axes, target.value * shown_scale(run), target_shown(run, target.value))
     return figure
 
 
@@ -80,10 +80,31 @@ def score_over_bytes(run: Run) -> Figure | None:
     return finished(figure, all_axes[0], list(drawn.values()), dashed=dashed, within=score_range(run))
 
 
+def consensus_over_time(run: Run) -> Figure | None:
+    """Consensus distance over the run's clock; logarithmic where it spans more than a factor of 30."""
+    table = by_time(run)
+    # Nodes start at the same model: that zero must not keep the axis from being logarithmic.
+    table = table[table["consensus"] > 0]
+    if table.empty:
+        return None
+    figure, (axes,) = new_figure()
+    drawn = []
+    for _, style, rows in by_arm(run, table):
+        fresh = rows[rows["fresh_average"]]
+        drawn.append(style)
+        curve = _at(across_seeds(rows, ["arm", "time_s"], ["consensus"]), fresh)
+        draw_curve(axes, curve, "time_s", "consensus", style, seeds=fresh)
+    axes.set_xlabel(time_label(run))
+    axes.set_ylabel("consensus distance (l2)")
+    return finished(figure, axes, drawn, log=True, within=(0.0, np.inf))
+
+
 def staleness_over_rounds(run: Run) -> Figure | None:
-    """Mean age in rounds of the messages that nodes aggregate, over their local rounds."""
+    """Mean age in rounds of the messages that nodes of asynchronous arms aggregate, over local rounds."""
     table = staleness(run)
-    if not (table["staleness"] > 0).any():
+    stale = table.loc[table["staleness"] > 0, "arm"].unique()
+    table = table[table["arm"].isin(stale)]
+    if table.empty:
         return None
     figure, (axes,) = new_figure(height=2.7)
     drawn = []
@@ -158,19 +179,20 @@ def _never(axes: Axes, place: int, end: float, style: ArmStyle, row: pd.Series) 
     )
 
 
-def _draw_target(axes: Axes, target: Target, scale: float) -> None:
+def _draw_target(axes: Axes, value: float, label: str) -> None:
     low, high = axes.get_ylim()
-    if low <= target.value * scale <= high:
-        axes.axhline(target.value * scale, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
+    if low <= value <= high:
+        axes.axhline(value, color=GREY, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
         axes.annotate(
-            f"target {target.value * scale:g}",
-            (1.0, target.value * scale),
+            f"target {label}",
+            (1.0, value),
             xycoords=("axes fraction", "data"),
             xytext=(-2, 2),
             textcoords="offset points",
             ha="right",
             fontsize=7.5,
             color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
         )
 
 

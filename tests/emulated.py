@@ -19,7 +19,8 @@ from decentral.network.model import INFINITE_NS, NetworkModel
 from decentral.seeding import Seeds
 from decentral.speech import ANY, Answer, Put, Role, Served, Speech, Stop, Telling, Totals
 from decentral.timekeeper import Timekeeper
-from decentral.virtual import Heard, VirtualMedium
+from decentral.virtual import VirtualMedium
+from decentral.wire import Heard
 
 BYTE_PER_NS = 8e9
 """bit/s at which one byte takes one nanosecond."""

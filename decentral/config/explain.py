@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -61,6 +61,7 @@ def explain(
     *,
     prefix: str = "",
     known: Iterable[str] = (),
+    hints: Mapping[str, str] | None = None,
     tolerate_incomplete: bool = False,
 ) -> list[str]:
     """Pydantic's findings as sentences, in its order.
@@ -71,6 +72,7 @@ def explain(
         document: the refused input.
         prefix: dotted path of ``document`` in the file.
         known: keys that are allowed beside the model's own in the outermost table.
+        hints: next steps by key that is unknown, where papers have a setting that is set elsewhere here.
         tolerate_incomplete: leave out what giving more keys could mend.
     """
     found: dict[str, tuple[str, object, list[str], str]] = {}
@@ -81,6 +83,8 @@ def explain(
         if tolerate_incomplete and detail["type"] in {"missing", "incomplete"}:
             continue
         key, value, expectation, step = _explained(detail, model, document, prefix, known)
+        if detail["type"] == "extra_forbidden":
+            step = (hints or {}).get(str(detail["loc"][-1]), step)
         if key in found:  # members of a union, each with its own objection
             texts, former = found[key][2:]
             if expectation not in texts:

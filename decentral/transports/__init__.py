@@ -1,1 +1,1 @@
-"""How messages travel: in memory between threads, or over ZeroMQ between processes."""
+"""How messages and the timekeeper's words travel between processes, over ZeroMQ."""

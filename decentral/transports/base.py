@@ -1,10 +1,10 @@
-"""The interface between a node and whatever carries its messages."""
+"""What travels together."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeAlias
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from decentral.messages import Message
 
@@ -31,32 +31,3 @@ def _cut(batch: list[Message], batch_bytes: int) -> list[list[Message]]:
         return [batch]
     length = max(1, batch_bytes // max(message.values.nbytes for message in batch))
     return [batch[start : start + length] for start in range(0, len(batch), length)]
-
-
-class Transport(Protocol):
-    """Reliable, ordered per pair of nodes; used by its node's thread only."""
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Number of arrived frames that were refused, by reason."""
-        ...
-
-    def send(self, batches: Sequence[Batch]) -> int:
-        """Hand over ``batches``; never blocks. Returns the header bytes spent."""
-        ...
-
-    def receive(self, waiting_for: Callable[[], str]) -> list[Message]:
-        """Block until a batch has arrived and return its messages.
-
-        Args:
-            waiting_for: words what is missing, for the error.
-
-        Raises:
-            StalledError: nothing arrived within the liveness timeout (real transports).
-            Deadlock: nothing can arrive any more (inline).
-        """
-        ...
-
-    def close(self) -> None:
-        """Release sockets; unsent messages are lost. May be called twice."""
-        ...

@@ -19,7 +19,7 @@ from decentral.speech import Speech
 from decentral.transports.base import grouped
 from decentral.transports.control import decode_telling, encode_leave, encode_speech
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
-from decentral.virtual import Heard
+from decentral.wire import Heard
 
 TIMEKEEPER = "timekeeper"
 """Name of its socket in the run's folder."""

@@ -1,8 +1,8 @@
 """Messages between processes of one host over ZeroMQ ``ipc`` sockets.
 
 Every node binds one PULL socket and connects one PUSH socket per destination on first use. There is no
-high-water mark: nodes wait for each other every round, which bounds how far one can run ahead, while a mark
-would let nodes that all send and none reads block each other for ever. libzmq's own I/O thread moves the
+high-water mark: emulated time, rounds or pacing bound how far one can run ahead, while a mark would let nodes
+that all send and none reads block each other for ever. libzmq's own I/O thread moves the
 bytes; no Python thread is involved, because payload frames are copied into ZeroMQ's memory once per message
 and shared by all its destinations (``copy=False`` would start pyzmq's collector thread).
 """

@@ -275,3 +275,19 @@ def test_every_set_of_recipients_is_equally_likely() -> None:
     assert ((counts - draws / 10) ** 2 / (draws / 10)).sum() < 33.7
     everyone = draw_recipients(Seeds(0).rng("x"), np.arange(1, 6), fragments=3, count=5)
     assert everyone.tolist() == [[1, 2, 3, 4, 5]] * 3
+
+
+def test_a_synchronous_round_counts_only_if_it_is_over_by_the_limit(tmp_path: Path) -> None:
+    """One node computes twice as long: neither it nor who waits for it ends a round after the limit."""
+    slow = {"time_per_round": 1.0, "slow_nodes": 1, "slow_factor": 2.0, "slow_which": "first"}
+    settings = arm(
+        algorithm={"name": "dpsgd"},
+        fragments={"count": 1},
+        topology={"name": "regular", "settings": {"degree": 3, "dynamic": False}},
+        compute=slow,
+        run={"max_rounds": None, "time_limit_s": 5.0, "test_after": 2},
+    )
+    result = run(settings, tmp_path)
+    times = [time for column in result.column("round", "time_s") for time in column]
+    assert max(times) <= 5.0
+    assert min(map(len, result.column("round", "time_s"))) == 2

@@ -59,3 +59,25 @@ class Faulty:
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
         return self.how == "never_send"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confused:
+    """Exchanges by rounds though it says that it is asynchronous.
+
+    Args:
+        local_steps: H.
+        topology: graph of round t.
+    """
+
+    synchronous: ClassVar[bool] = False
+
+    local_steps: int
+    topology: Topology
+
+    def run(self, node: Node) -> None:
+        """One round that cannot work."""
+        whole = node.fragments()
+        for t in node.rounds():
+            node.train(steps=self.local_steps)
+            node.update(average, node.exchange(t, [], []), whole)

@@ -72,6 +72,14 @@ def test_silent_node_is_a_deadlock_that_names_it(tmp_path: Path) -> None:
     assert_deadlock(outcome_of(faulty("never_send"), tmp_path))
 
 
+def test_an_algorithm_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
+    confused = {"algorithm": {"name": "tests.integration.faulty:Confused"}, "fragments": {"count": 1}}
+    outcome = outcome_of(arm(**confused), tmp_path)
+    assert outcome.exit_code == 4
+    assert outcome.cause is not None
+    assert "exchange() in an algorithm with synchronous = False" in outcome.cause
+
+
 def test_silent_node_inline_is_the_same_deadlock(tmp_path: Path) -> None:
     from launch.executors.inline import InlineExecutor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -180,9 +181,14 @@ class TestPlan:
         assert (result.exit_code, result.stderr) == (0, "")
         lines = result.stdout.splitlines()
         assert lines[0] == "tiny: a tiny comparison"
-        (dpsgd,) = (line.split() for line in lines if "D-PSGD" in line)
         d = overview.arm_plan(load(tiny).arms[0], 1).parameters
-        assert dpsgd[:8] == ["D-PSGD", "dpsgd", "ring", "6", "5", "1", str(d), "2"]
+        header, dpsgd = (
+            re.split(r" {2,}", line.strip()) for line in lines if line.startswith((" arm", " D-PSGD"))
+        )
+        assert dict(zip(header[:9], dpsgd[:9], strict=True)) == {
+            **{"arm": "D-PSGD", "algorithm": "dpsgd", "topology": "ring", "n": "6"},
+            **{"ends after": "5 rounds", "compute": "1 s", "K": "1", "d": str(d), "messages": "2"},
+        }
         assert lines[-1] == (
             "6 runs (2 arms, seeds 1, 2, 3), one after the other; "
             "10 processes at most: 6 nodes, an observer, a timekeeper, an agent and this one"
@@ -196,10 +202,54 @@ class TestPlan:
             == "4 runs (2 arms, seeds 1, 2), one after the other, in this process"
         )
 
+    @pytest.mark.parametrize(
+        ("overrides", "text"),
+        [
+            (["compute.time_per_round=0.0125"], "0.0125 s"),
+            (["compute.slow_nodes=1", "compute.slow_factor=2.5"], "1 to 2.5 s"),
+            (["compute.time_per_round=measured"], "measured"),
+            (["run.clock=wall"], "real"),
+        ],
+    )
+    def test_compute_time_of_a_round(self, overrides: list[str], text: str, tiny: Path) -> None:
+        rows = overview.plan_rows(load(tiny, overrides))
+        assert [row[overview.PLAN_HEADER.index("compute")] for row in rows] == [text, text]
+
+    def test_a_single_run_is_told_in_the_singular(self, tiny: Path) -> None:
+        experiment = load(tiny, (), (7,))
+        single = experiment.model_copy(update={"arms": experiment.arms[:1]})
+        assert overview.processes(single, "inline") == "1 run (1 arm, seed 7), in this process"
+
+    @pytest.mark.parametrize("command", [("validate",), ("run", "--dry-run"), ("run",)])
+    def test_inline_nodes_have_no_real_time(self, command: tuple[str, ...], tiny: Path) -> None:
+        result = cli(*command, str(tiny), "--set", "run.clock=wall", "--executor", "inline")
+        assert (result.exit_code, result.stdout) == (ConfigError.exit_code, "")
+        assert 'run.clock = "wall": inline nodes take turns' in result.stderr
+        assert "--executor processes" in result.stderr
+
     @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.toml")))
     def test_shipped_experiments_are_possible(self, name: str) -> None:
         experiment = load(Path(name))
         assert len(overview.plan_rows(experiment)) == len(experiment.arms)
+
+    @pytest.mark.parametrize("name", ["default", "stragglers_cifar10"])
+    def test_time_limits_of_a_hundred_compute_times_end_after_a_hundred_rounds(self, name: str) -> None:
+        experiment = load(Path(name))
+        for arm in experiment.arms:
+            plan = overview.arm_plan(arm, experiment.seeds[0])
+            assert plan.compute_s is not None
+            assert arm.run.time_limit_s is not None
+            assert math.ceil(arm.run.time_limit_s / plan.compute_s[0]) == 100
+
+    def test_shipped_experiments_on_a_star_state_the_overhead(self) -> None:
+        stars = [
+            arm
+            for path in SHIPPED.glob("*.toml")
+            for arm in load(Path(path.stem)).arms
+            if arm.network.name == "star"
+        ]
+        assert stars
+        assert {arm.network.settings.get("overhead_bytes") for arm in stars} == {0}
 
     def test_all_problems_are_told_at_once_without_traceback(self, tiny: Path) -> None:
         result = cli("validate", str(tiny), "--set", "topology.degre=3", "--set", "train.lr=-1")
@@ -314,6 +364,17 @@ class TestRun:
         session(raising(error))
         result = cli("run", str(tiny))
         assert (result.exit_code, result.stdout) == (4, f"comparison of {tmp_path}\n")
+
+    def test_strict_is_for_paced_links(
+        self, tiny: Path, tmp_path: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        calls = session(lambda *_: tmp_path)
+        result = cli("run", str(tiny), "--strict")
+        assert (result.exit_code, result.stdout, calls) == (2, "", [])
+        assert "--strict" in result.stderr
+        assert "run.clock=wall" in result.stderr
+        assert cli("run", str(tiny), "--strict", "--set", "arm.Mosaic.run.clock=wall").exit_code == 0
+        assert [options.strict for _, options, _ in calls] == [True]
 
     def test_interruption(self, tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]) -> None:
         session(raising(KeyboardInterrupt()))

@@ -283,6 +283,34 @@ def test_calibrated_matching_runs_the_network_without_its_stragglers(arm, monkey
     assert compose(arm(*calibrated), 1).compute.nominal_ns == made
 
 
+def test_a_target_must_be_within_reach(experiment):
+    for reachable in ("0.001", "1"):
+        check(experiment(f"target={reachable}"))
+    assert problems(experiment("target=2")) == (
+        "target = 2.0: accuracy lies between 0 and 1; use for example 0.8",
+    )
+    distance = ("data={name='quadratic'}", "fragments.count=1")
+    check(experiment("target=2", *distance))
+    (text,) = problems(experiment("target=-0.5", *distance))
+    assert text == "target = -0.5: distance is above 0; use for example 1.25"
+    check(experiment("target=2", "train.mode=none"))  # nothing is scored
+
+
+def test_a_target_out_of_reach_of_one_arm_names_it(experiment):
+    texts = problems(experiment("target=2", "arm.b.data={name='quadratic'}", text=TEXT + ARMS))
+    assert [text for text in texts if "target" in text] == [
+        'arm "a": target = 2.0: accuracy lies between 0 and 1; use for example 0.8'
+    ]
+
+
+def test_real_time_needs_processes(experiment):
+    wall = experiment("run.clock=wall")
+    check(wall)
+    with pytest.raises(ConfigError, match=r'^run\.clock = "wall": inline nodes take turns'):
+        check(wall, "inline")
+    check(experiment(), "inline")
+
+
 def test_a_time_limit_must_leave_time_for_a_round(experiment):
     (text,) = problems(experiment("run.time_limit_s=0.5"))
     assert text.startswith("run.time_limit_s = 0.5: no node would finish a local round, which takes 1 s")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from decentral.errors import RunFailed
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.queues import InQueue, Key, OutQueue, Traffic
@@ -39,7 +41,7 @@ def after(body: list[tuple[str, list[Outgoing]]]) -> tuple[Counter[str], Traffic
     traffic = Traffic()
 
     def sender(medium: VirtualMedium) -> None:
-        queue = OutQueue(medium, traffic)
+        queue = OutQueue(medium, traffic, node=0, n=100)
         for how, items in body:
             (queue.extend if how == "extend" else queue.replace)(iter(items))
             medium.compute(train, 2)
@@ -89,7 +91,7 @@ def test_an_out_queue_is_sent_in_order_and_emptied_by_a_flush(
 def test_an_out_queue_counts_what_it_puts_and_asks_for() -> None:
     traffic = Traffic()
     medium = Inline(network(2)).media[0]
-    queue = OutQueue(medium, traffic)
+    queue = OutQueue(medium, traffic, node=0, n=100)
     queue.put([(1, message(0, size=3)), (1, message(0, size=2))], role=Role.KEEP)
     queue.count([(1, message(0, size=5))])
     assert (traffic.made, traffic.made_bytes) == (3, 40)
@@ -131,8 +133,10 @@ class RoundsMachine(RuleBasedStateMachine):
         assert expected == Counter(keys)
 
     @rule()
-    def take_latest_finds_nothing(self) -> None:
-        assert self.queue.take_latest() == []
+    def newest_is_refused(self) -> None:
+        for newest in (self.queue.take_latest, self.queue.peek_latest, self.queue.take_newest):
+            with pytest.raises(RunFailed, match="synchronous = True"):
+                newest()
 
     @rule()
     def discard(self) -> None:
@@ -293,3 +297,11 @@ def test_the_newest_is_looked_for_among_what_has_arrived_by_now() -> None:
     assert newest is not None
     assert newest.sender == 0
     assert fetched == [3, 1, 1]
+
+
+@pytest.mark.parametrize("destination", [-1, 2, 99])
+def test_a_message_for_no_other_node_is_refused(destination: int) -> None:
+    """Out of range or to itself, before the emulated network sees it."""
+    queue = OutQueue(VirtualMedium(node=2, wire=Inline, eager=False), Traffic(), node=2, n=8)  # type: ignore[arg-type]
+    with pytest.raises(RunFailed, match=f"node 2 sends to node {destination}: expected another node, 0 to 7"):
+        queue.extend([(destination, message())])
