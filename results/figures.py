@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 
 from results import linkplots, plots, timeplots
 from results.metrics import JOB, curve_rows, final_rows
+from results.pace import asynchronous_arms, uneven_arms
 from results.panels import split_of
 from results.read import Run
 from results.style import SEEDS_DRAWN
+from results.tables import time_term
 from results.target import target_of
 from results.timeline import timeline
 
@@ -32,6 +34,8 @@ def draw_all(run: Run) -> list[Drawn]:
     band = _band(run)
     target = target_of(run)
     origin = "" if target is None else target.origin
+    apart = bool(asynchronous_arms(run))
+    consensus = timeplots.consensus_over_time if apart else plots.consensus_over_rounds
     score = run.metric.title[:1].upper() + run.metric.title[1:]
     plan: list[tuple[str, str, Callable[[Run], Figure | None], str]] = [
         (
@@ -40,8 +44,8 @@ def draw_all(run: Run) -> list[Drawn]:
             timeplots.score_over_time,
             "Mean over nodes; at every point in time each node counts with its last evaluation at or before "
             "it. All arms are read on one grid; lines join the points since the last of which a node of the "
-            "arm was evaluated. Time is the run's clock since the start barrier, evaluation left out. "
-            f"{band}",
+            "arm was evaluated. "
+            f"Time is {time_term(run)} since the start barrier, evaluation left out. {band}",
         ),
         (
             "time_to_target",
@@ -64,7 +68,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "fates",
             "What became of messages",
             linkplots.fate_bars,
-            "Sums over all links, mean over seeds. Replaced: arrived, but superseded by a newer message "
+            "Shares of what was attempted; right: attempted per node. Payload bytes over all links, mean over "
+            "seeds. Replaced: arrived, but superseded by a newer message "
             "before it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by "
             "loss, at the end of the run.",
         ),
@@ -79,7 +84,8 @@ def draw_all(run: Run) -> list[Drawn]:
             "Staleness",
             timeplots.staleness_over_rounds,
             "Own round minus round of the message, mean over the messages that a node aggregated in a round "
-            f"and over the nodes that aggregated any. Synchronous arms have none. {band}",
+            f"and over the nodes that aggregated any. Synchronous arms have none and are left out; so "
+            f"are pairs that average models as they are at the exchange. {band}",
         ),
         (
             "score_rounds",
@@ -92,7 +98,7 @@ def draw_all(run: Run) -> list[Drawn]:
             "spread_rounds",
             "Spread over nodes",
             plots.spread_over_rounds,
-            f"Population standard deviation of the score over nodes. {band}",
+            f"Population standard deviation of the score over nodes.{_common_times(run)} {band}",
         ),
         (
             "final_distribution",
@@ -103,18 +109,18 @@ def draw_all(run: Run) -> list[Drawn]:
         ),
         (
             "consensus_rounds",
-            "Consensus distance",
-            plots.consensus_over_rounds,
+            f"Consensus distance{' over time' if apart else ''}",
+            consensus,
             "Mean over nodes of the l2 distance (not squared) between a node's model and the mean model, "
-            "over all parameters. Points at a distance of 0 (common initial model) are not drawn."
-            f"{_own_rounds(run)} {band}",
+            "over all parameters. Points at a distance of 0 (common initial model) are not drawn. "
+            f"{'Over time, since nodes of asynchronous arms share no rounds. ' if apart else ''}{band}",
         ),
         (
             "loss_rounds",
             "Loss",
             plots.loss_over_rounds,
-            "Left: training loss during each local round. Right: loss at evaluations. Means over nodes. "
-            f"{band}",
+            "Left: training loss during each local round. Right: loss at evaluations. Means over nodes."
+            f"{_common_times(run)} {band}",
         ),
         (
             "timeline",
@@ -145,12 +151,25 @@ def _band(run: Run) -> str:
 
 
 def _own_rounds(run: Run) -> str:
-    """A sentence on mean models where nodes reach the same round at different times."""
-    if not (run.rounds["staleness"] > 0).any():
+    """Sentences on arms of which nodes reach the same round at different times."""
+    said = _common_times(run)
+    if said:
+        said += " No mean model of theirs is drawn."
+    if asynchronous_arms(run) - uneven_arms(run):
+        said += (
+            f" {'Other asynchronous' if said else 'Asynchronous'} arms: a node counts at its own local round; "
+            "mean models are taken at common times, shown at the rounds that nominal compute times give by then."
+        )
+    return said
+
+
+def _common_times(run: Run) -> str:
+    """A sentence on arms that are read at common times instead of common rounds."""
+    if not uneven_arms(run):
         return ""
     return (
-        " Asynchronous arms: a node counts at its own local round; mean models and consensus distances are "
-        "taken at common times, shown at the rounds that nominal compute times give by then."
+        " Arms whose nodes end with different numbers of rounds: at common times, each node with its last "
+        "evaluation, shown at the rounds that nominal compute times give by then."
     )
 
 

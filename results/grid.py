@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from results.metrics import JOB, curve_rows, over_nodes, with_attempted, with_averages
+from results.metrics import JOB, by_round, curve_rows, over_nodes, with_attempted, with_averages
+from results.pace import uneven_arms
 from results.read import Run
 
 Axis: TypeAlias = Literal["time_s", "total_bytes"]
@@ -147,3 +148,22 @@ def by_time(run: Run) -> pd.DataFrame:
     table = with_averages(run, scores, held, keys)
     table = table.merge(held[[*keys, "fresh_average"]], on=keys, how="left")
     return table.assign(fresh_average=table["fresh_average"].eq(True))
+
+
+def by_common_round(run: Run) -> pd.DataFrame:
+    """``by_round``; arms whose nodes end with different numbers of rounds are read at common times.
+
+    Their nodes are not evaluated at the same rounds. At every instant at which the observer looked, each node
+    counts with its last evaluation, and ``round`` is the observer's: the one that nominal compute times give.
+    """
+    table = by_round(run)
+    observed = curve_rows(run.averages)
+    for arm in sorted(uneven_arms(run)):
+        mine = observed[observed["arm"] == arm]
+        if mine.empty:
+            continue
+        held = on_grid(run, np.unique(mine["time_s"].to_numpy(dtype=np.float64)), arms=[arm])
+        held = held.merge(mine[[*JOB, "time_s", "round"]], on=[*JOB, "time_s"])
+        held = with_averages(run, held, mine, [*JOB, "round"])
+        table = pd.concat([table[table["arm"] != arm], held[table.columns]], ignore_index=True)
+    return table.sort_values([*JOB, "round"], kind="stable", ignore_index=True)

@@ -14,7 +14,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from results.compare import final_scores
+from results.grid import by_common_round
 from results.metrics import across_seeds, by_round, training_loss
+from results.pace import uneven_arms
 from results.panels import (
     by_arm,
     complete,
@@ -30,9 +32,16 @@ from results.style import GREY, ArmStyle, arm_legend, draw_curve, fit_y, limits,
 
 
 def score_over_rounds(run: Run) -> Figure | None:
-    """node_avg (solid, band) and avg_model (dashed) over local rounds."""
+    """node_avg (solid, band) and avg_model (dashed) over local rounds.
+
+    No avg_model of arms whose nodes end with different numbers of rounds: there is none of a common round.
+    """
     label, within = score_label(run), score_range(run)
-    return _rounds_figure(run, "node_avg", label, dashed="avg_model", scale=shown_scale(run), within=within)
+    table = complete(by_common_round(run))
+    table.loc[table["arm"].isin(uneven_arms(run)), "avg_model"] = np.nan
+    return _rounds_figure(
+        run, "node_avg", label, dashed="avg_model", scale=shown_scale(run), table=table, within=within
+    )
 
 
 def spread_over_rounds(run: Run) -> Figure | None:
@@ -59,7 +68,7 @@ def consensus_over_rounds(run: Run) -> Figure | None:
 def loss_over_rounds(run: Run) -> Figure | None:
     """Training loss per local round, and loss at evaluations, side by side."""
     training = training_loss(run).dropna(subset=["train_loss"])
-    evaluated = complete(by_round(run)).dropna(subset=["test_loss"])
+    evaluated = complete(by_common_round(run)).dropna(subset=["test_loss"])
     panels = [
         (table, name, label)
         for table, name, label in (
@@ -144,7 +153,7 @@ def _rounds_figure(
     log: bool = False,
     within: tuple[float, float] = (0.0, math.inf),
 ) -> Figure | None:
-    table = complete(by_round(run)) if table is None else table
+    table = complete(by_common_round(run)) if table is None else table
     names = [name, *([dashed] if dashed else [])]
     if not table[names].notna().any(axis=None):
         return None
@@ -154,7 +163,7 @@ def _rounds_figure(
         curve = across_seeds(rows, ["arm", "round"], names)
         drawn.append(entry(style, curve[name]))
         draw_curve(axes, curve, "round", name, style, seeds=rows, scale=scale)
-        if dashed:
+        if dashed and curve[dashed].notna().any():
             draw_curve(axes, curve, "round", dashed, style, scale=scale, dashed=True)
     round_axis(axes)
     axes.set_ylabel(label)

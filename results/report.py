@@ -93,6 +93,8 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
     differing, common = setting_rows(run)
     reached, origin = target_table(run)
     headings, emulated = emulation_table(run)
+    ages = staleness_table(run)
+    ageless = ages is not None and any(row[2].text == DASH for row in ages.rows)
     verdicts = [said.verdict for said in run.fidelity]
     return environment.get_template("report.html.j2").render(
         run=run,
@@ -107,11 +109,12 @@ def render(run: Run, figures: Sequence[Drawn]) -> str:
         unchecked=verdicts.count(NOT_CHECKED),
         accounting=accounting_table(run),
         utilisation=utilisation_table(run),
-        staleness=staleness_table(run),
+        staleness=ages,
         emulation=words(headings, emulated, len(headings)) if emulated else None,
         best_is_marked=bool(best_arms(run, compared)),
         comparable=comparable(compared) or len(compared) < 2,
         time=time_term(run),
+        ageless=ageless,
         intervals=bool((compared["n"] > 1).any()),
         few_seeds=few_seeds(compared),
         differences=differences,

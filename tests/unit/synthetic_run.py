@@ -287,6 +287,7 @@ class SyntheticRun:
             sent, dropped = uplink.sent_by(time_s), sum(uplink.dropped_by[:round_])
             sizes = {"total_bytes": sent * size, "made_bytes": made * size, "dropped_bytes": dropped * size}
             counts = {"made": made, "sent": sent, "received": sent, "replaced": 0, "dropped": dropped}
+            counts["aggregated"] = round_
             return {**sizes, "total_meta": 40 * sent, **counts}
         return {
             "total_bytes": arm.bytes_per_round * round_,
@@ -296,4 +297,5 @@ class SyntheticRun:
             "received": made - round_,
             "replaced": 0,
             "dropped": round_,
+            "aggregated": round_,
         }

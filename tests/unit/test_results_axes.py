@@ -111,7 +111,7 @@ def test_two_to_five_seeds_are_drawn_one_by_one(tmp_path: Path, wide: int) -> No
     ("clock", "label"),
     [
         ("wall", "time (wall clock, s)"),
-        ("virtual (inline)", "time (virtual clock, s)"),
+        ("virtual (inline)", "emulated time (s)"),
         (None, "time (s)"),
     ],
 )

@@ -27,7 +27,8 @@ def test_contention_concurrency_and_compute_are_stated(tmp_path: Path) -> None:
     assert headings == ["setting", "all arms"]
     shown = dict(rows)
     assert shown["uplinks"] == "2 fast 60 Mbit/s; 2 slow 12 Mbit/s"
-    assert shown["latency"] == "1 ms"
+    assert shown["latency"] == "2 ms"
+    assert shown["a flush"] == "lets transfers in progress go on"
     assert shown["compute time per round"] == "0.25 s"
 
 

@@ -277,7 +277,11 @@ def test_a_full_disk_keeps_the_old_file_and_no_rest(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("seeds", "sentence"),
     [
-        ((1,), "With so few seeds (one seed) there is no interval; use --seeds 1,2,3,4,5."),
+        (
+            (1,),
+            "One seed per arm: there is no interval, so nothing can be said about the variation between runs; "
+            "use --seeds 1,2,3,4,5.",
+        ),
         ((1, 2), "With so few seeds (2 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
         ((1, 2, 3), "With so few seeds (3 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
         ((1, 2, 3, 4), None),
@@ -285,7 +289,9 @@ def test_a_full_disk_keeps_the_old_file_and_no_rest(tmp_path: Path, monkeypatch:
 )
 def test_few_seeds_are_pointed_out(tmp_path: Path, seeds: tuple[int, ...], sentence: str | None) -> None:
     page = page_of(SyntheticRun(seeds=seeds).write(tmp_path / "run"))
-    assert page.says("With so few seeds") == (sentence is not None)
+    assert page.says("With so few seeds") == (len(seeds) in (2, 3))
+    assert page.says("One seed per arm") == (len(seeds) == 1)
+    assert not (page.says("With so few seeds (one") and page.says("One seed per arm"))
     assert sentence is None or page.says(sentence)
 
 

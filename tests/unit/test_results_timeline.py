@@ -171,7 +171,7 @@ def test_the_target_is_drawn_and_never_is_written_out(run: Run) -> None:
     assert "62 %" in figure.axes[0].get_xlabel()
     curves = timeplots.score_over_time(replace(run, resolved={**run.resolved, "target": 0.62}))
     assert curves is not None
-    assert [text.get_text() for text in curves.axes[0].texts] == ["target 62"]
+    assert [text.get_text() for text in curves.axes[0].texts] == ["target 62 %"]
 
 
 class Text(HTMLParser):
