@@ -68,10 +68,9 @@ def draw_all(run: Run) -> list[Drawn]:
             "fates",
             "What became of messages",
             linkplots.fate_bars,
-            "Shares of what was attempted; right: attempted per node. Payload bytes over all links, mean over "
-            "seeds. Replaced: arrived, but superseded by a newer message "
-            "before it was used. Dropped: by a flush of the sender's queue, by a flush in mid-transfer, by "
-            "loss, at the end of the run.",
+            "Shares of what was attempted; right: attempted per node. Payload bytes over all links, mean "
+            "over seeds. Replaced: arrived, but superseded by a newer message before it was used. Dropped: "
+            "by a flush of the sender's queue, by a flush in mid-transfer, by loss, at the end of the run.",
         ),
         (
             "utilisation",
@@ -157,8 +156,8 @@ def _own_rounds(run: Run) -> str:
         said += " No mean model of theirs is drawn."
     if asynchronous_arms(run) - uneven_arms(run):
         said += (
-            f" {'Other asynchronous' if said else 'Asynchronous'} arms: a node counts at its own local round; "
-            "mean models are taken at common times, shown at the rounds that nominal compute times give by then."
+            f" {'Other asynchronous' if said else 'Asynchronous'} arms: a node counts at its own local "
+            "round, mean models at common times, shown at the rounds that nominal compute times give then."
         )
     return said
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from results.metrics import JOB, last_counters
@@ -18,34 +19,42 @@ def rounds_range(run: Run) -> dict[str, tuple[int, int]]:
 
 
 def uneven_arms(run: Run) -> frozenset[str]:
-    """Arms of which nodes of one job end with different numbers of rounds.
+    """Asynchronous arms of which nodes of one job end with different numbers of rounds.
 
-    Jobs that were cut short do not count: there, synchronous nodes differ too.
+    At a time limit nodes of synchronous arms end up to a graph's diameter apart, which is less than the
+    number of nodes: so few tell only where ages of messages say the rest. Jobs that were cut short do not
+    count.
     """
     last = _at_the_end(run).groupby(JOB, observed=True, sort=True)["round"]
-    differ = (last.max() > last.min()).rename("differ").reset_index()
-    return frozenset(str(arm) for arm in differ.loc[differ["differ"], "arm"])
+    apart = pd.DataFrame({"apart": last.max() - last.min(), "nodes": last.size()}).reset_index()
+    apart = apart[(apart["apart"] >= apart["nodes"]) | (apart["apart"] > 0) & apart["arm"].isin(_aged(run))]
+    return frozenset(map(str, apart["arm"]))
 
 
 def asynchronous_arms(run: Run) -> frozenset[str]:
     """Arms whose nodes do not wait for each other's rounds, by what their logs show.
 
     Any of these tells: messages were aggregated in a later round than they were made in, or have no age
-    (pairs that average models as they are; synchronous algorithms give an age of 0); nodes end with different
-    numbers of rounds; nodes finish one round further apart in time than as many rounds as there are nodes,
-    which no graph lets synchronous nodes do.
+    (pairs that average models as they are; synchronous algorithms give an age of 0); nodes end with, or
+    finish one round in lengths of a round, further apart than as many rounds as there are nodes, which no
+    graph lets synchronous nodes do.
     """
-    rounds = run.rounds
-    found = set(uneven_arms(run))
-    for arm, rows in rounds.groupby("arm", observed=True, sort=True):
+    found = set(uneven_arms(run) | _aged(run))
+    for job in run.jobs:
+        rows = run.rounds[(run.rounds["arm"] == job.arm) & (run.rounds["seed"] == job.seed)]
+        if job.nodes > 1 and _drift(rows, job.nodes) > job.nodes:
+            found.add(job.arm)
+    return frozenset(found)
+
+
+def _aged(run: Run) -> frozenset[str]:
+    """Arms that aggregated what was older than the round, or had no age at all."""
+    found = set()
+    for arm, rows in run.rounds.groupby("arm", observed=True, sort=True):
         ages = rows["staleness"]
         ageless = ages.isna().all() and bool((rows["aggregated"] > 0).any())
         if ageless or bool((ages > 0).any()):
             found.add(str(arm))
-    for job in run.jobs:
-        rows = rounds[(rounds["arm"] == job.arm) & (rounds["seed"] == job.seed)]
-        if job.nodes > 1 and _drift(rows, job.nodes) > job.nodes:
-            found.add(job.arm)
     return frozenset(found)
 
 
@@ -58,7 +67,8 @@ def _drift(rows: pd.DataFrame, nodes: int) -> float:
 
 
 def _at_the_end(run: Run) -> pd.DataFrame:
-    whole = [(job.arm, job.seed) for job in run.jobs if job.nodes and job.ended >= job.nodes]
+    whole = {(job.arm, job.seed) for job in run.jobs if job.nodes and job.ended >= job.nodes}
     last = last_counters(run)
-    mine = [pair in set(whole) for pair in zip(last["arm"], last["seed"], strict=True)]
-    return last[mine]
+    pairs = zip(last["arm"], last["seed"], strict=True)
+    # Typed, since an empty list would be read as one of columns.
+    return last[np.array([pair in whole for pair in pairs], dtype=np.bool_)]

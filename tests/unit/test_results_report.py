@@ -279,8 +279,8 @@ def test_a_full_disk_keeps_the_old_file_and_no_rest(tmp_path: Path, monkeypatch:
     [
         (
             (1,),
-            "One seed per arm: there is no interval, so nothing can be said about the variation between runs; "
-            "use --seeds 1,2,3,4,5.",
+            "One seed per arm: there is no interval, so nothing can be said about the variation between "
+            "runs; use --seeds 1,2,3,4,5.",
         ),
         ((1, 2), "With so few seeds (2 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
         ((1, 2, 3), "With so few seeds (3 seeds) intervals are wide; use --seeds 1,2,3,4,5."),
