@@ -1,0 +1,88 @@
+"""How an agent is started on a host: as a child process here, through ssh, or through srun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from launch.hosts import Host
+
+AGENT = ("-P", "-m", "launch.zygote")
+"""Arguments of the Python that is an agent."""
+ENVIRONMENT = {
+    # Activations of a few hundred kB would be mapped and unmapped at every step (1.3 times slower).
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""What an agent must find in its environment when it starts."""
+
+
+class Starter(Protocol):
+    """Starts agents; one object for all hosts of a session."""
+
+    def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
+        """Bring what agents need to every host that lacks it.
+
+        Args:
+            hosts: all of them.
+            tell: hears a line on what takes time.
+
+        Raises:
+            PreflightError: names every host where it cannot be done, and why.
+        """
+        ...
+
+    def start(self, host: Host, log: Path) -> subprocess.Popen[bytes]:
+        """Start the agent of ``host``; returns at once, also where the host cannot be reached.
+
+        Args:
+            host: where.
+            log: takes what ssh or srun, and the agent, write to standard error.
+
+        Returns:
+            A child process of this one, with pipes to the agent's standard input and output, in a session of
+            its own (Ctrl-C in the terminal is the launcher's to handle), that dies with this process.
+        """
+        ...
+
+    def abandon(self, process: subprocess.Popen[bytes]) -> None:
+        """End the child that ``start`` returned, within 2 s, whatever it or its host does."""
+        ...
+
+
+class LocalStarter:
+    """Agents on this machine, with this Python and this code."""
+
+    def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
+        """Nothing: what runs here is here."""
+
+    def start(self, host: Host, log: Path | None) -> subprocess.Popen[bytes]:
+        """As ``Starter.start``; without ``log`` standard error is this process's."""
+        data = {} if host.data is None else {"DECENTRAL_DATA": host.data}
+        stderr = None if log is None else log.open("ab")
+        try:
+            return subprocess.Popen(
+                [sys.executable, *AGENT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **ENVIRONMENT, **data},
+                start_new_session=True,
+            )
+        finally:
+            if stderr is not None:
+                stderr.close()
+
+    def abandon(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill it; its members die with it (launch/kernel.py)."""
+        process.kill()
+        process.wait()
