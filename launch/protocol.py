@@ -16,6 +16,13 @@ from decentral.errors import RunFailed
 
 _LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 64 << 20
+PREAMBLE = b"\x00decentral agent\n"
+"""What an agent writes first: a login shell on another host may print whatever it likes before."""
+_MAX_NOISE_BYTES = 1 << 20
+BEAT_S = 1.0
+"""How often both ends of a line to another host let each other know that they live."""
+SILENCE_S = 7.0
+"""An end that has heard nothing for so long takes the other for lost."""
 
 
 def write_frame(fd: int, message: dict[str, Any]) -> None:
@@ -34,12 +41,14 @@ class FrameReader:
     Args:
         fd: a readable file descriptor; ``read`` is called when it is readable.
         source: who is at the other end, for errors.
+        preamble: skip what comes before ``PREAMBLE``.
     """
 
-    def __init__(self, fd: int, source: str) -> None:
+    def __init__(self, fd: int, source: str, *, preamble: bool = False) -> None:
         self._fd = fd
         self._source = source
         self._buffer = bytearray()
+        self._awaits_preamble = preamble
         self.ended = False
         """True once the other end has closed the stream."""
 
@@ -54,7 +63,11 @@ class FrameReader:
             self.ended = True
             return []
         self._buffer += chunk
-        messages = []
+        if self._awaits_preamble:
+            self._skip_noise()
+        messages: list[dict[str, Any]] = []
+        if self._awaits_preamble:
+            return messages
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             if length > MAX_FRAME_BYTES:
@@ -67,6 +80,16 @@ class FrameReader:
             messages.append(self._unpack(bytes(self._buffer[_LENGTH.size : end])))
             del self._buffer[:end]
         return messages
+
+    def _skip_noise(self) -> None:
+        noise, found, rest = self._buffer.partition(PREAMBLE)
+        if found:
+            self._buffer = rest
+            self._awaits_preamble = False
+        elif len(noise) > _MAX_NOISE_BYTES:
+            raise RunFailed(
+                f"{self._source} printed {len(noise)} bytes and is no agent, beginning with {bytes(noise[:80])!r}"
+            )
 
     def _unpack(self, body: bytes) -> dict[str, Any]:
         try:
