@@ -23,7 +23,8 @@ from decentral.errors import (
     RunFailed,
 )
 from launch import overview, parts
-from launch.cli import _print_table, app
+from launch.cli import app
+from launch.commands.tables import print_table
 from launch.compose import settled
 from launch.rounds import most_rounds
 
@@ -100,7 +101,7 @@ class TestUsage:
         program = (
             "import atexit, sys\n"
             f"atexit.register(lambda: print('IMPORTED', *sorted({{*sys.modules}} & {{*{HEAVY}}})))\n"
-            "from launch.cli import _print_table, app\n"
+            "from launch.cli import app\n"
             f"app({arguments})\n"
         )
         command = [sys.executable, "-c", program]
@@ -271,7 +272,9 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Path]], 
         module = ModuleType("launch.session")
         vars(module).update(RunOptions=SimpleNamespace, run_experiment=noting)
         monkeypatch.setitem(sys.modules, "launch.session", module)
-        monkeypatch.setattr("launch.cli._show_comparison", lambda folder: print(f"comparison of {folder}"))
+        monkeypatch.setattr(
+            "launch.commands.run.show_comparison", lambda folder: print(f"comparison of {folder}")
+        )
         return calls
 
     return install
@@ -395,7 +398,7 @@ def test_tables_are_never_squeezed(
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": str(columns)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    _print_table(
+    print_table(
         ["arm", "a long heading", "another long heading"], [["Mosaic [K]", "1.25", "2"], ["EL", "3", "4"]]
     )
     text = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)

@@ -1,0 +1,73 @@
+"""What commands have in common: arguments, options, and how refusals reach the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import typer
+
+from decentral.errors import DecentralError, Interrupted
+
+if TYPE_CHECKING:
+    from decentral.config import Experiment
+
+RUNS = Path(__file__).resolve().parents[2] / "results" / "runs"
+"""Where run folders are made unless ``--out`` says otherwise."""
+
+ExperimentArgument: TypeAlias = Annotated[
+    Path, typer.Argument(help="A TOML file, or the name of a shipped experiment (see decentral list).")
+]
+SetOption: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key; may be repeated.")
+]
+SeedsOption: TypeAlias = Annotated[
+    str | None, typer.Option("--seeds", metavar="1,2,3", help="Run every arm once per seed, not the file's.")
+]
+ExecutorName: TypeAlias = Literal["processes", "inline"]
+ExecutorOption: TypeAlias = Annotated[
+    ExecutorName,
+    typer.Option(help="One process per node, or all nodes in this process (small experiments, debugging)."),
+]
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """The seeds that ``--seeds`` lists.
+
+    Raises:
+        typer.BadParameter: it is no list of whole numbers.
+    """
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise typer.BadParameter(
+            f"{text!r} is no list of seeds; write for example 1,2,3", param_hint="--seeds"
+        )
+    return tuple(map(int, words))
+
+
+def load_experiment(path: Path, overrides: list[str] | None, seeds: tuple[int, ...] | None) -> Experiment:
+    """The experiment that the command line asks for.
+
+    Raises:
+        ConfigError: the file or an override is impossible.
+    """
+    from decentral.config import load
+
+    return load(path, overrides or (), seeds)
+
+
+@contextmanager
+def house_errors() -> Iterator[None]:
+    """Refusals and failures become one message and their exit code; bugs keep their traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("decentral: interrupted", err=True)
+        raise typer.Exit(Interrupted.exit_code) from None
+    except DecentralError as error:
+        typer.echo(f"decentral: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
