@@ -111,7 +111,8 @@ def _explained(
     key = dotted(prefix, *(step for step in where if step != "settings"))
     if kind in {"refused", "incomplete"}:
         value = context["value"] if context["key"] else value
-        key, expectation, step = dotted(key, context["key"]), context["expectation"], context["step"]
+        key = dotted(key, context["key"]) if context["key"] else key
+        expectation, step = context["expectation"], context["step"]
     elif kind == "missing":
         value, expectation = None, "is required"
         step = _example_step(field, leaf) or f"add {leaf}"
