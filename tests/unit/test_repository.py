@@ -1,4 +1,4 @@
-"""What holds for every file: size, layers, banned calls, declared and pinned dependencies."""
+"""What holds for every file: size, layers, declared and pinned dependencies."""
 
 from __future__ import annotations
 
@@ -29,19 +29,6 @@ MAY_IMPORT = {
 MAX_LINES = 300
 MAX_LINES_OF_PART = {"nodes": 100, "topologies": 60}
 
-BANNED_NAMES = {"eval", "exec", "compile", "__import__"}
-BANNED_CALLS = {
-    *(
-        f"{module}.{name}"
-        for module in ("pickle", "cPickle", "dill", "marshal")
-        for name in ("load", "loads")
-    ),
-    *(f"pickle.{name}" for name in ("Unpickler", "_Unpickler")),
-    *("os.system", "os.popen", "shelve.open", "joblib.load", "pandas.read_pickle"),
-    *("torch.load", "torch.hub.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load"),
-}
-SAFE_UNPICKLER = ROOT / "decentral" / "tasks" / "cifar.py"
-"""Reads CIFAR's published pickles with an unpickler that refuses every class but arrays'."""
 PLACEHOLDER = re.compile(r"@{2}[A-Z]+@{2}")
 """Marks text still to be filled in."""
 EXTRA_NAMES = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq"}
@@ -66,48 +53,6 @@ def imports_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.module or ""
 
 
-def full_name(path: Path, called: ast.expr) -> str:
-    """``module.name`` of what is called, aliases of imports resolved."""
-    parts: list[str] = []
-    while isinstance(called, ast.Attribute):
-        parts.append(called.attr)
-        called = called.value
-    if not isinstance(called, ast.Name):
-        return ".".join(reversed(parts))
-    return ".".join([aliases_of(path).get(called.id, called.id), *reversed(parts)])
-
-
-@cache
-def aliases_of(path: Path) -> dict[str, str]:
-    aliases = {}
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.Import):
-            aliases |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            aliases |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
-    return aliases
-
-
-def violations(path: Path) -> list[str]:
-    """Banned calls and bases of classes in ``path``."""
-    found = []
-    for node in ast.walk(tree_of(path)):
-        names: list[str] = []
-        if isinstance(node, ast.Call):
-            name = full_name(path, node.func)
-            names.append(name)
-            for keyword in node.keywords:
-                is_false = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-                if (keyword.arg, is_false) in {("shell", False), ("allow_pickle", False)}:
-                    found.append(f"{shown(path)}:{node.lineno}: {name}({keyword.arg}=...)")
-        elif isinstance(node, ast.ClassDef):
-            names += [full_name(path, base) for base in node.bases]
-        found += [
-            f"{shown(path)}:{node.lineno}: {name}" for name in names if name in BANNED_NAMES | BANNED_CALLS
-        ]
-    return found
-
-
 def test_every_package_has_sources() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)
 
@@ -124,45 +69,6 @@ def test_algorithms_and_topologies_are_shorter(package: str) -> None:
         for path in (ROOT / package).glob("*.py")
     }
     assert {name: lines for name, lines in lengths.items() if lines >= MAX_LINES_OF_PART[package]} == {}
-
-
-def test_nothing_dangerous_is_called() -> None:
-    found = [line for path in SOURCES for line in violations(path)]
-    assert [line for line in found if not line.startswith(f"{shown(SAFE_UNPICKLER)}:")] == []
-
-
-def test_the_one_unpickler_is_restricted() -> None:
-    if not SAFE_UNPICKLER.exists():
-        pytest.fail(f"{shown(SAFE_UNPICKLER)} is gone; take it off the list of exceptions")
-    kinds = {line.rpartition(": ")[2] for line in violations(SAFE_UNPICKLER)}
-    assert kinds <= {"pickle.Unpickler"}
-    classes = [node for node in ast.walk(tree_of(SAFE_UNPICKLER)) if isinstance(node, ast.ClassDef)]
-    unpicklers = [
-        node
-        for node in classes
-        if any(full_name(SAFE_UNPICKLER, base) == "pickle.Unpickler" for base in node.bases)
-    ]
-    for node in unpicklers:
-        assert "find_class" in {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "import pickle\npickle.loads(b'')",
-        "from pickle import loads as read\nread(b'')",
-        "import torch as t\nt.load('model')",
-        "eval('1')",
-        "import subprocess\nsubprocess.run('ls', shell=True)",
-        "import numpy as np\nnp.load('x', allow_pickle=True)",
-        "import pickle\nclass Reader(pickle.Unpickler): ...",
-    ],
-)
-def test_dangerous_calls_are_recognised(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = ROOT / "launch" / "absent.py"
-    monkeypatch.setitem(globals(), "tree_of", lambda path: ast.parse(source))
-    monkeypatch.setitem(globals(), "aliases_of", aliases_of.__wrapped__)
-    assert len(violations(path)) == 1
 
 
 @pytest.mark.parametrize("package", PACKAGES)
