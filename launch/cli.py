@@ -9,6 +9,7 @@ import typer
 from launch.commands.catalogue import download, list_, report
 from launch.commands.plan import validate
 from launch.commands.run import run
+from launch.commands.watch import logs, status, stop
 
 app = typer.Typer(
     help="Emulates decentralized learning: every node is a process of its own.",
@@ -41,6 +42,9 @@ app.command()(validate)
 app.command("list")(list_)
 app.command()(report)
 app.command()(download)
+app.command()(status)
+app.command()(logs)
+app.command()(stop)
 
 
 def main() -> None:

@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
+from launch.live_table import LiveDisplay
 from launch.progress import Job, Now, Progress, duration
-
-WIDE = 100
-"""Columns from which on there is room for a bar beside the numbers."""
 
 
 class Display(Protocol):
@@ -37,6 +31,24 @@ class Display(Protocol):
     def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
         """``(arm, seed)`` is now the one that runs."""
         ...
+
+    def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
+        """On which host which members of the job are that was started.
+
+        A member is a node, or the number of nodes for the observer, or one more for the timekeeper.
+        """
+
+    def host(self, name: str, state: str, alive: int | None = None) -> None:
+        """``state`` is a word or two: ``starting``, ``running``, ``lost``, ...; ``alive`` processes live."""
+
+    def heard(self, name: str) -> None:
+        """Something came from this host just now, if only a sign of life."""
+
+    def stalled(self, member: int, what: str | None, for_s: float) -> None:
+        """A member does not go on: ``what`` is up with it, for how long already; None: it goes on again."""
+
+    def tick(self) -> None:
+        """Time passes: told about once a second while a job runs, also where nothing happens."""
 
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
         """``node`` has finished ``round`` local rounds."""
@@ -93,10 +105,37 @@ class PlainDisplay:
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
         """See ``Display``."""
         self._progress.progress(node, round, train_loss)
+        self.tick()
+
+    def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
+        """See ``Display``."""
+        self._progress.placed(members)
+
+    def host(self, name: str, state: str, alive: int | None = None) -> None:
+        """See ``Display``."""
         job = self._progress.running
-        if job is not None and self._progress.now() >= self._due_s:
-            parts = [f"round {job.span()}", _measured(job), self._progress.remaining()]
-            self._line(f"{self._name(job)}: {', '.join(part for part in parts if part)}")
+        if self._progress.host(name, state, alive) and job is not None and len(job.hosts) > 1:
+            self._line(f"  host {name}  {job.host_line(name)}")
+
+    def heard(self, name: str) -> None:
+        """See ``Display``."""
+
+    def stalled(self, member: int, what: str | None, for_s: float) -> None:
+        """See ``Display``."""
+        self._progress.stalled(member, what, for_s)
+        self._line(
+            f"  {self._progress.name(member)} {f'{what} since {for_s:.0f} s' if what else 'goes on again'}"
+        )
+
+    def tick(self) -> None:
+        """See ``Display``."""
+        job = self._progress.running
+        if job is None or self._progress.now() < self._due_s:
+            return
+        parts = [f"round {job.span()}", _measured(job), self._progress.remaining()]
+        self._line(f"{self._name(job)}: {', '.join(part for part in parts if part)}")
+        for line in (*self._progress.host_lines(), *self._progress.stall_lines()):
+            self._line(f"  {line}")
 
     def evaluated(self, node: int, round: int, metric: str, score: float, loss: float) -> None:
         """See ``Display``."""
@@ -124,98 +163,6 @@ class PlainDisplay:
         self._due_s = now_s + self._every_s
         self._stream.write(f"[{duration(now_s - self._progress.started_s)}] {text}\n")
         self._stream.flush()
-
-
-class LiveDisplay:
-    """A table, redrawn in place: a line per (arm, seed) and one for the whole experiment.
-
-    Args:
-        console: a terminal.
-        every_s: least seconds between two drawings.
-        now: the clock.
-    """
-
-    def __init__(self, console: Console, every_s: float = 0.2, now: Now = time.monotonic) -> None:
-        self._console = console
-        self._every_s = every_s
-        self._progress = Progress(now)
-        self._due_s = 0.0
-        # No refresh thread. Standard output stays the caller's: it may be a file or a pipe.
-        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
-
-    def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
-        """See ``Display``."""
-        self._progress.plan(jobs, nodes, max_rounds)
-        self._live.start()
-        self._draw()
-
-    def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
-        """See ``Display``."""
-        self._progress.start(arm, seed, nodes, max_rounds)
-        self._draw()
-
-    def progress(self, node: int, round: int, train_loss: float | None) -> None:
-        """See ``Display``."""
-        self._progress.progress(node, round, train_loss)
-        if self._progress.now() >= self._due_s:
-            self._draw()
-
-    def evaluated(self, node: int, round: int, metric: str, score: float, loss: float) -> None:
-        """See ``Display``."""
-        self._progress.evaluated(node, round, metric, score)
-        if self._progress.now() >= self._due_s:
-            self._draw()
-
-    def job_ended(self, arm: str, seed: int, state: str, message: str) -> None:
-        """See ``Display``."""
-        self._progress.end(arm, seed, state, message)
-        self._draw()
-
-    def note(self, text: str) -> None:
-        """See ``Display``."""
-        self._console.print(Text(text))
-
-    def close(self) -> None:
-        """See ``Display``."""
-        if self._live.is_started:
-            self._draw()
-            self._live.stop()
-
-    def _draw(self) -> None:
-        now_s = self._progress.now()
-        self._due_s = now_s + self._every_s
-        wide = self._console.width >= WIDE
-        table = Table.grid(padding=(0, 2))
-        for _ in range(7 if wide else 6):
-            table.add_column(no_wrap=True)
-        before, shown, after = self._window()
-        for job in shown:
-            table.add_row(*_row(job, now_s, with_bar=wide))
-        total = f"elapsed {duration(now_s - self._progress.started_s)}"
-        folded = [f"{count} {where}" for count, where in ((before, "above"), (after, "below")) if count]
-        parts = [total, self._progress.remaining(), f"({', '.join(folded)})" if folded else ""]
-        self._live.update(Group(table, Text("  ".join(part for part in parts if part))), refresh=True)
-
-    def _window(self) -> tuple[int, list[Job], int]:
-        """How many jobs are left out above, those that fit (the running one is there), how many below."""
-        jobs = list(self._progress.jobs.values())
-        height = max(1, self._console.height - 4)
-        ended = sum(job.ended_s is not None for job in jobs)
-        first = max(0, min(ended - height // 2, len(jobs) - height))
-        shown = jobs[first : first + height]
-        return first, shown, len(jobs) - first - len(shown)
-
-
-def _row(job: Job, now_s: float, *, with_bar: bool) -> list[str | Text | ProgressBar]:
-    # Text, so that square brackets in a name or message are not read as markup.
-    cells: list[str | Text | ProgressBar] = [Text(job.arm), f"seed {job.seed}"]
-    if job.state == "waiting":
-        return [*cells, Text("waiting", style="dim")]
-    if with_bar:
-        cells.append(ProgressBar(total=max(1, job.max_rounds), completed=job.slowest, width=20))
-    reason = f": {job.message.splitlines()[0]}" if job.message else ""
-    state = Text(f"{job.state}{reason}", style="" if job.state in ("running", "done") else "bold red")
-    return [*cells, f"round {job.span()}", duration(job.elapsed_s(now_s)), Text(job.quality()), state]
 
 
 def make_display(stream: TextIO) -> Display:

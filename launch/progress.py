@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeAlias
 
 Now: TypeAlias = Callable[[], float]
 """Seconds on a clock that never goes back; only differences count."""
+
+
+@dataclass
+class Host:
+    """What is known of one host of the job that runs."""
+
+    members: tuple[int, ...]  # nodes, observer, timekeeper
+    nodes: tuple[int, ...]
+    state: str = "starting"
+    alive: int | None = None  # its processes that live; None: unknown
+    heard_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A process that does not go on: what it does instead, and since when."""
+
+    what: str
+    since_s: float
 
 
 @dataclass
@@ -27,6 +46,8 @@ class Job:
     losses: dict[int, float] = field(default_factory=dict)
     score: tuple[str, float, int] | None = None  # metric, mean over nodes, round
     incomplete: dict[int, dict[int, float]] = field(default_factory=dict)  # round -> node -> score
+    hosts: dict[str, Host] = field(default_factory=dict)
+    stalls: dict[int, Stall] = field(default_factory=dict)  # by member number
 
     def start(self, nodes: int, max_rounds: int, now_s: float) -> None:
         self.nodes, self.max_rounds, self.started_s, self.state = nodes, max_rounds, now_s, "running"
@@ -61,11 +82,18 @@ class Job:
     def elapsed_s(self, now_s: float) -> float:
         return (now_s if self.ended_s is None else self.ended_s) - self.started_s
 
-    def span(self) -> str:
-        """``10..14 of 60``: rounds finished by the slowest and the fastest node."""
-        low, high = min(self.rounds, default=0), max(self.rounds, default=0)
+    def span(self, host: str | None = None) -> str:
+        """``10..14 of 60``: rounds finished by the slowest and the fastest node, of all or of one host."""
+        rounds = self.rounds if host is None else [self.rounds[node] for node in self.hosts[host].nodes]
+        low, high = min(rounds, default=0), max(rounds, default=0)
         of = f" of {self.max_rounds}" if self.max_rounds else ""
         return f"{low if low == high else f'{low}..{high}'}{of}"
+
+    def host_line(self, name: str) -> str:
+        """``20 nodes, round 10..14 of 60, running``, of one host."""
+        host = self.hosts[name]
+        nodes = f"{len(host.nodes)} node{'' if len(host.nodes) == 1 else 's'}"
+        return f"{nodes}, {f'round {self.span(name)}, ' if host.nodes else ''}{host.state}"
 
     def quality(self) -> str:
         """The score, or the training loss as long as no evaluation is complete."""
@@ -95,6 +123,7 @@ class Progress:
     def end(self, arm: str, seed: int, state: str, message: str) -> Job:
         job = self.jobs[arm, seed]
         job.state, job.message, job.ended_s, job.losses, job.incomplete = state, message, self.now(), {}, {}
+        job.stalls = {}
         self.running = None
         return job
 
@@ -108,6 +137,58 @@ class Progress:
         if self.running is not None:
             self.running.reached(node, round_)
             self.running.add_score(node, round_, metric, score)
+
+    def placed(self, members: Mapping[str, Sequence[int]]) -> None:
+        job, now_s = self.running, self.now()
+        if job is not None:
+            job.hosts = {
+                name: Host(tuple(here), tuple(m for m in here if m < job.nodes), heard_s=now_s)
+                for name, here in members.items()
+            }
+
+    def host(self, name: str, state: str, alive: int | None) -> bool:
+        """Note it; True where the state is another than before."""
+        known = None if self.running is None else self.running.hosts.get(name)
+        if known is None:
+            return False
+        before, known.state = known.state, state
+        known.alive = known.alive if alive is None else alive
+        return before != state
+
+    def heard(self, name: str) -> None:
+        if self.running is not None and name in self.running.hosts:
+            self.running.hosts[name].heard_s = self.now()
+
+    def stalled(self, member: int, what: str | None, for_s: float) -> None:
+        if self.running is None:
+            return
+        if what is None:
+            self.running.stalls.pop(member, None)
+        else:
+            self.running.stalls[member] = Stall(what, self.now() - for_s)
+
+    def name(self, member: int) -> str:
+        """``node 3 on host h2``; the host where one was named."""
+        job = self.running
+        if job is None or member < job.nodes:
+            who = f"node {member}"
+        else:
+            who = "the observer" if member == job.nodes else "the timekeeper"
+        on = [name for name, host in (job.hosts if job else {}).items() if member in host.members]
+        return f"{who} on host {on[0]}" if on else who
+
+    def host_lines(self) -> list[str]:
+        """A line for every host where there are several."""
+        job = self.running
+        if job is None or len(job.hosts) < 2:
+            return []
+        width = max(map(len, job.hosts))
+        return [f"host {name:{width}}  {job.host_line(name)}" for name in job.hosts]
+
+    def stall_lines(self) -> list[str]:
+        """``node 3 on host h2 is stopped since 12 s``, one for each."""
+        stalls = self.running.stalls.items() if self.running is not None else ()
+        return [f"{self.name(m)} {s.what} since {self.now() - s.since_s:.0f} s" for m, s in stalls]
 
     def remaining(self) -> str:
         """``about 0:01:20 left`` for the experiment, every job weighing the same; empty while unknown."""

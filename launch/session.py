@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -29,6 +29,8 @@ from decentral.errors import (
 from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
+from launch.launcher import Launcher
+from launch.live import LiveFile
 from launch.paths import RunFolder, create_run_folder
 from launch.preflight import preflight
 from launch.rounds import most_rounds
@@ -84,12 +86,12 @@ def _run_checked(experiment: Experiment, options: RunOptions, display: Display, 
         Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
     ]
     manifest = _Manifest(experiment, options, folder, jobs)
-    folder.write_text("experiment.toml", experiment.source)
-    folder.write_json("resolved.json", experiment.resolved())
-    manifest.write()
     # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
     with Interruption().installed() as interruption:
-        outcome = _run_jobs(jobs, executor, display, manifest, interruption)
+        folder.write_text("experiment.toml", experiment.source)
+        folder.write_json("resolved.json", experiment.resolved())
+        manifest.write()
+        outcome = _run_jobs(jobs, executor, LiveFile(folder, display), manifest, interruption)
         if options.strict and outcome.distrust and outcome.state == "done":
             outcome = replace(outcome, exit_code=NotTrustworthy.exit_code)
         try:
@@ -110,7 +112,7 @@ def _run_checked(experiment: Experiment, options: RunOptions, display: Display, 
 def _run_jobs(
     jobs: Sequence[Job],
     executor: Executor,
-    display: Display,
+    display: LiveFile,
     manifest: _Manifest,
     interruption: Interruption,
 ) -> Outcome:
@@ -130,7 +132,7 @@ def _run_jobs(
                 why = f"{job.arm.name} seed {job.seed}: {'; '.join(outcome.distrust)}"
                 display.note(f"NOT TRUSTWORTHY: {why}")
                 distrusted.append(why)
-            manifest.job_ended(number, outcome, time.monotonic() - began)
+            manifest.job_ended(number, outcome, time.monotonic() - began, display.stalls)
             if outcome.state != "done":
                 break
     finally:
@@ -181,6 +183,7 @@ class _Manifest:
             "v": MANIFEST_VERSION,
             "name": experiment.name,
             "command": list(options.command),
+            "launcher": Launcher.this().to_manifest(),
             "executor": options.executor,
             "clock": _clock(experiment, options.executor),
             "started_utc": _utc(),
@@ -213,9 +216,11 @@ class _Manifest:
     def write(self) -> None:
         self._folder.write_json("manifest.json", self._content)
 
-    def job_ended(self, number: int, outcome: Outcome, wall_s: float) -> None:
+    def job_ended(
+        self, number: int, outcome: Outcome, wall_s: float, stalls: Sequence[Mapping[str, Any]]
+    ) -> None:
         self._content["jobs"][number].update(
-            state=outcome.state, cause=outcome.cause, wall_s=round(wall_s, 3)
+            state=outcome.state, cause=outcome.cause, wall_s=round(wall_s, 3), stalls=list(stalls)
         )
         if outcome.state == "done":
             self.write()  # otherwise end() follows at once, which copes with a disk that is full

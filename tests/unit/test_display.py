@@ -147,8 +147,65 @@ class TestPlainDisplay:
         display.evaluated(0, 1, "acc", 1.0, 0.0)
         assert len(lines(stream)) == 1
 
+    def test_every_host_and_what_is_stalled(self, stream: io.StringIO, clock: ManualClock) -> None:
+        display = PlainDisplay(stream, every_s=5.0, now=clock)
+        display.plan([("EL", 1)], nodes=3, max_rounds=10)
+        display.job_started("EL", 1, 3, 10)
+        display.hosts({"h1": (0, 1), "h22": (2, 3, 4)})
+        display.host("h1", "running", 2)
+        display.host("h1", "running", 2)
+        clock.now_s += 6.0
+        display.progress(1, 4, None)
+        display.stalled(2, "is stopped (SIGSTOP)", 2.0)
+        clock.now_s += 6.0
+        display.tick()
+        display.stalled(2, None, 0.0)
+        display.host("h22", "lost", 0)
+        assert lines(stream)[2:] == [
+            "[0:00:00]   host h1  2 nodes, round 0 of 10, running",
+            "[0:00:06] EL seed 1 (1 of 1): round 0..4 of 10, about 0:00:39 left",
+            "[0:00:06]   host h1   2 nodes, round 0..4 of 10, running",
+            "[0:00:06]   host h22  1 node, round 0 of 10, starting",
+            "[0:00:06]   node 2 on host h22 is stopped (SIGSTOP) since 2 s",
+            "[0:00:12] EL seed 1 (1 of 1): round 0..4 of 10, about 0:01:18 left",
+            "[0:00:12]   host h1   2 nodes, round 0..4 of 10, running",
+            "[0:00:12]   host h22  1 node, round 0 of 10, starting",
+            "[0:00:12]   node 2 on host h22 is stopped (SIGSTOP) since 8 s",
+            "[0:00:12]   node 2 on host h22 goes on again",
+            "[0:00:12]   host h22  1 node, round 0 of 10, lost",
+        ]
+
+    def test_a_single_host_is_not_worth_a_line(self, stream: io.StringIO, clock: ManualClock) -> None:
+        display = PlainDisplay(stream, every_s=5.0, now=clock)
+        display.plan([("EL", 1)], nodes=2, max_rounds=10)
+        display.job_started("EL", 1, 2, 10)
+        display.hosts({"localhost": (0, 1, 2, 3)})
+        display.host("localhost", "running", 4)
+        clock.now_s += 6.0
+        display.progress(0, 1, None)
+        assert len(lines(stream)) == 3
+
 
 class TestLiveDisplay:
+    def test_hosts_and_stalls_stand_below_the_jobs(self, stream: io.StringIO, clock: ManualClock) -> None:
+        display = LiveDisplay(screen(stream, height=10), now=clock)
+        display.plan([("a", seed) for seed in range(100)], nodes=2, max_rounds=10)
+        display.job_started("a", 0, 2, 10)
+        display.hosts({"h1": (0, 2), "h2": (1, 3)})
+        display.host("h2", "running", 2)
+        display.stalled(3, "is stopped (SIGSTOP)", 2.0)
+        clock.now_s += 1.0
+        display.tick()
+        display.close()
+        last = lines(stream)[-7:]
+        assert [line.split()[:3] for line in last[:3]] == [["a", "seed", str(seed)] for seed in range(3)]
+        assert last[3:6] == [
+            "host h1  1 node, round 0 of 10, starting",
+            "host h2  1 node, round 0 of 10, running",
+            "the timekeeper on host h2 is stopped (SIGSTOP) since 3 s",
+        ]
+        assert "(97 below)" in last[6]
+
     def test_last_drawing_has_every_job(self, stream: io.StringIO, clock: ManualClock) -> None:
         display = LiveDisplay(screen(stream), now=clock)
         display.plan([("Mosaic [K=16]", 1), ("EL", 1), ("D-PSGD", 1)], nodes=2, max_rounds=10)
