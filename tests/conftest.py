@@ -16,6 +16,12 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from tests.lab.fixtures import lab3, lab10, slurm3, ten_hosts, three_hosts, three_nodes
+from tests.lab.lab import belongs_to_standing_lab
+
+# Fixtures of emulated hosts, for every test (tests/lab/README.md).
+__all__ = ["lab3", "lab10", "slurm3", "ten_hosts", "three_hosts", "three_nodes"]
+
 MARK = "DECENTRAL_TEST_SESSION"
 RUNS = Path(__file__).resolve().parents[1] / "results" / "runs"
 SETTLE_S = 5.0
@@ -86,14 +92,18 @@ def _descriptors(temporary: str) -> Iterator[tuple[int, str]]:
 def _ours(pid: int) -> str | None:
     """A line on process ``pid`` if a test started it: our child, or one that carries this session's mark.
 
-    The mark finds those that outlived their parent, which nobody's list of children has.
+    The mark finds those that outlived their parent, which nobody's list of children has. Emulated hosts that
+    serve the whole session carry it too; what a test may not leave *on* them is their fixtures' to check.
     """
     try:
         process = psutil.Process(pid)
         child, zombie = process.ppid() == os.getpid(), process.status() == psutil.STATUS_ZOMBIE
         if zombie:
             return f"process {pid}: ended, never waited for" if child else None
-        if child or process.environ().get(MARK) == os.environ[MARK]:
+        variables = process.environ()
+        if belongs_to_standing_lab(variables):
+            return None
+        if child or variables.get(MARK) == os.environ[MARK]:
             return f"process {pid}: {' '.join(process.cmdline()) or process.name()}"
     except (psutil.NoSuchProcess, psutil.AccessDenied):  # gone meanwhile, or somebody else's
         pass
