@@ -127,7 +127,9 @@ class Host:
     def _sessions(self, extra: str) -> None:
         path = f"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin{extra}"
         self.exec("tee", "/etc/ssh/lab_environment", stdin=f"SetEnv {path}\n")
-        self.exec("sh", "-c", 'kill -HUP "$(cat /run/sshd.pid)"')  # it reads its files again for new sessions
+        # sshd reads its files again, and notes its number once it listens again.
+        again = "read pid </run/sshd.pid; rm /run/sshd.pid; kill -HUP $pid"
+        self.exec("sh", "-c", f"{again}; until [ -s /run/sshd.pid ]; do sleep 0.01; done")
 
 
 def namespace(pid: int) -> int | None:
