@@ -129,8 +129,8 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def processes(experiment: Experiment, executor: str) -> str:
-    """A sentence on the runs and the processes that they take."""
+def processes(experiment: Experiment, executor: str, hosts: int = 1) -> str:
+    """A sentence on the runs and the processes that they take on all ``hosts`` together."""
     arms, seeds = len(experiment.arms), experiment.seeds
     listed = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
     text = f"{_counted(arms * len(seeds), 'run')} ({_counted(arms, 'arm')}, {listed})"
@@ -141,7 +141,8 @@ def processes(experiment: Experiment, executor: str) -> str:
     n = max(arm.nodes for arm in experiment.arms)
     virtual = any(arm.run.clock == "virtual" for arm in experiment.arms)
     others = "an observer, a timekeeper" if virtual else "an observer"
-    return f"{text}; {n + 3 + virtual} processes at most: {n} nodes, {others}, an agent and this one"
+    agents = "an agent" if hosts == 1 else f"{hosts} agents"
+    return f"{text}; {n + 2 + virtual + hosts} processes at most: {n} nodes, {others}, {agents} and this one"
 
 
 def size(count: float) -> str:

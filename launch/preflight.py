@@ -1,27 +1,83 @@
-"""What this machine must have before anything is started."""
+"""What the machines of a run must have before anything is started."""
 
 from __future__ import annotations
 
 import resource
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import psutil
 
-from decentral.config import Experiment
+from decentral.config import Arm, Experiment
 from decentral.errors import PreflightError
 from decentral.tasks.base import size_of
 from launch.compose import compose
+from launch.host_schema import Hosts
 from launch.paths import unwritable
+from launch.placing import place_arm
 from launch.rounds import most_rounds
+
+Facts: TypeAlias = Mapping[str, Any]
+"""What is known of one host; keys that are absent are not checked."""
 
 BYTES_PER_LOG_LINE = 400
 UNKNOWN_ROUNDS = 10_000
 """Rounds to have room for where a wall clock's time limit alone ends a run."""
+REPORT_BYTES = 10 << 20
+FLOAT_BYTES = 4
 AGENT_BYTES = 600 << 20
 NODE_BYTES = 20 << 20
 DESCRIPTORS_PER_NODE = 3
+SAME_RESULTS = ("torch", "numpy")
+"""Packages of which another version may give other last bits."""
+OLDEST_PYTHON = (3, 11)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one run of an arm takes.
+
+    Attributes:
+        arm: the arm.
+        d: model size.
+        rounds: local rounds of a node at most, assumed where only the machine's speed decides.
+    """
+
+    arm: Arm
+    d: int
+    rounds: int
+
+    @classmethod
+    def of(cls, arm: Arm, seed: int) -> Demand:
+        """That of ``arm``, which is possible, under ``seed``."""
+        d = size_of(compose(arm, seed).task.shapes())
+        return cls(arm, d, most_rounds(arm, seed) or UNKNOWN_ROUNDS)
+
+    def memory_bytes(self, nodes: int, node_bytes: int = NODE_BYTES) -> int:
+        """Of a host with ``nodes`` of the nodes, its agent included."""
+        # Live model, gradient, three snapshots under way, and the observer's copy.
+        return AGENT_BYTES + nodes * (node_bytes + 6 * FLOAT_BYTES * self.d)
+
+    def disk_bytes(self, nodes: int) -> int:
+        """That ``nodes`` of the nodes write."""
+        run = self.arm.run
+        lines = self.rounds * (1 + 1 / run.test_after)
+        return int(nodes * (lines * BYTES_PER_LOG_LINE + (FLOAT_BYTES * self.d if run.save_models else 0)))
+
+    @property
+    def descriptors(self) -> int:
+        """Of a member, wherever the others run."""
+        return descriptors(self.arm.nodes)
+
+
+def descriptors(nodes: int, per_node: int = DESCRIPTORS_PER_NODE) -> int:
+    """File descriptors that a member needs among ``nodes`` nodes."""
+    return 64 + per_node * nodes
 
 
 def preflight(experiment: Experiment, out: Path, *, inline: bool = False) -> None:
@@ -36,6 +92,58 @@ def preflight(experiment: Experiment, out: Path, *, inline: bool = False) -> Non
     _descriptors(experiment, 1 if inline else DESCRIPTORS_PER_NODE)
 
 
+def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
+    """Why ``experiment`` cannot run on ``hosts``, one sentence each; empty if it can.
+
+    Args:
+        experiment: complete and checked.
+        hosts: of the run.
+        facts: by host: ``cores``, ``memory_available``, ``disk_free`` (where its members write) in bytes,
+            ``nofile_hard`` (-1: unlimited), ``versions`` of python and packages, ``address`` of its data
+            sockets.
+
+    Raises:
+        ConfigError: what hosts list does not fit an arm.
+    """
+    cores = {name: known["cores"] for name, known in facts.items() if "cores" in known}
+    problems: list[str] = []
+    for arm in experiment.arms:
+        demand = Demand.of(arm, experiment.seeds[0])
+        placement = place_arm(arm, experiment.seeds[0], hosts, cores)
+        for host in hosts.hosts:
+            if placement.members_on(host.name):
+                nodes, known = len(placement.nodes_on(host.name)), facts.get(host.name, {})
+                lacking = _lacking(demand, nodes, len(experiment.seeds), known)
+                problems += [f"host {host.name}: {text}" for text in lacking]
+    return [*dict.fromkeys(problems), *_disagreements(facts), *_unreachable(facts)]
+
+
+def _lacking(demand: Demand, nodes: int, runs: int, known: Facts) -> list[str]:
+    """What a host lacks for ``nodes`` of the nodes, in all ``runs`` of the arm."""
+    needs = (
+        ("memory_available", demand.memory_bytes(nodes), "memory", "lower its share, or use fewer nodes"),
+        (
+            "disk_free",
+            runs * demand.disk_bytes(nodes),
+            "disk space",
+            "free space, or set folder for this host",
+        ),
+    )
+    lacking = [
+        f'{nodes} nodes of arm "{demand.arm.name}" need about {needed >> 20} MiB of {what} and '
+        f"{known[key] >> 20} MiB are free; {step}"
+        for key, needed, what, step in needs
+        if key in known and known[key] < needed
+    ]
+    needed, allowed = demand.descriptors, known.get("nofile_hard", -1)
+    if 0 <= allowed < needed:
+        lacking.append(
+            f"{demand.arm.nodes} nodes need {needed} file descriptors per process and it allows {allowed}; "
+            f"raise its hard limit (ulimit -Hn) or use fewer nodes"
+        )
+    return lacking
+
+
 def _writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -47,13 +155,8 @@ def _writable(out: Path) -> None:
 
 
 def _space(experiment: Experiment, out: Path) -> None:
-    needed = 10 << 20  # report and figures
-    for arm in experiment.arms:
-        d = size_of(compose(arm, experiment.seeds[0]).task.shapes())
-        rounds = most_rounds(arm, experiment.seeds[0]) or UNKNOWN_ROUNDS
-        lines = rounds * (1 + 1 / arm.run.test_after)
-        per_node = lines * BYTES_PER_LOG_LINE + (4 * d if arm.run.save_models else 0)
-        needed += int(per_node * arm.nodes * len(experiment.seeds))
+    first, runs = experiment.seeds[0], len(experiment.seeds)
+    needed = REPORT_BYTES + sum(runs * Demand.of(arm, first).disk_bytes(arm.nodes) for arm in experiment.arms)
     free = shutil.disk_usage(out).free
     if free < needed:
         raise PreflightError(
@@ -65,9 +168,7 @@ def _space(experiment: Experiment, out: Path) -> None:
 def _memory(experiment: Experiment, node_bytes: int) -> None:
     available = psutil.virtual_memory().available
     for arm in experiment.arms:
-        d = size_of(compose(arm, experiment.seeds[0]).task.shapes())
-        # Live model, gradient, three snapshots under way, and the observer's copy.
-        needed = AGENT_BYTES + arm.nodes * (node_bytes + 6 * 4 * d)
+        needed = Demand.of(arm, experiment.seeds[0]).memory_bytes(arm.nodes, node_bytes)
         if needed > available:
             raise PreflightError(
                 f'arm "{arm.name}": {arm.nodes} nodes need about {needed >> 20} MiB of memory and '
@@ -78,9 +179,45 @@ def _memory(experiment: Experiment, node_bytes: int) -> None:
 def _descriptors(experiment: Experiment, per_node: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     nodes = max(arm.nodes for arm in experiment.arms)
-    needed = 64 + per_node * nodes
-    if needed > hard:
+    needed = descriptors(nodes, per_node)
+    if needed > hard != resource.RLIM_INFINITY:
         raise PreflightError(
             f"{nodes} nodes need {needed} file descriptors per process and this host allows {hard}; "
             f"raise the limit with ulimit -n or use fewer nodes"
         )
+
+
+def _disagreements(facts: Mapping[str, Facts]) -> list[str]:
+    """Versions that are too old, or differ where equal ones give equal results."""
+    versions = {name: known["versions"] for name, known in facts.items() if "versions" in known}
+    problems = []
+    for name, installed in versions.items():
+        python = str(installed.get("python", ""))
+        if python and tuple(map(int, python.split(".")[:2])) < OLDEST_PYTHON:
+            problems.append(
+                f"host {name}: its Python is {python} and 3.11 or newer is needed; set python for this host"
+            )
+    for package in SAME_RESULTS:
+        found: dict[str, list[str]] = {}
+        for name, installed in versions.items():
+            if package in installed:
+                found.setdefault(str(installed[package]), []).append(name)
+        if len(found) > 1:
+            told = ", ".join(f"{version} on {' '.join(names)}" for version, names in found.items())
+            problems.append(
+                f"{package} is {told}: results may differ in their last bits; install the same version on all"
+            )
+    return problems
+
+
+def _unreachable(facts: Mapping[str, Facts]) -> list[str]:
+    """Hosts that listen where only they themselves can connect."""
+    addresses = {name: ip_address(known["address"]) for name, known in facts.items() if known.get("address")}
+    if all(address.is_loopback for address in addresses.values()):
+        return []  # they are one machine
+    return [
+        f"host {name}: its data sockets would listen on {address}, which other hosts cannot reach; "
+        f"set bind for this host to an address that they can"
+        for name, address in addresses.items()
+        if address.is_loopback
+    ]

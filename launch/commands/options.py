@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from decentral.errors import DecentralError, Interrupted
 
 if TYPE_CHECKING:
     from decentral.config import Experiment
+    from launch.hosts import Hosts
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "runs"
 """Where run folders are made unless ``--out`` says otherwise."""
@@ -30,6 +32,13 @@ ExecutorName: TypeAlias = Literal["processes", "inline"]
 ExecutorOption: TypeAlias = Annotated[
     ExecutorName,
     typer.Option(help="One process per node, or all nodes in this process (small experiments, debugging)."),
+]
+HostsOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--hosts", metavar="FILE", help="Machines to run on: TOML, or a name on every line."),
+]
+SlurmOption: TypeAlias = Annotated[
+    bool, typer.Option("--slurm", help="Run on the hosts of this Slurm allocation.")
 ]
 
 
@@ -58,6 +67,26 @@ def load_experiment(path: Path, overrides: list[str] | None, seeds: tuple[int, .
     from decentral.config import load
 
     return load(path, overrides or (), seeds)
+
+
+def load_chosen_hosts(path: Path | None, slurm: bool, executor: ExecutorName = "processes") -> Hosts | None:
+    """The hosts that ``--hosts`` or ``--slurm`` names; None for this machine alone.
+
+    Raises:
+        typer.BadParameter: options that exclude each other.
+        ConfigError: the file or the allocation is impossible.
+    """
+    if path is None and not slurm:
+        return None
+    given = "--slurm" if path is None else "--hosts"
+    if path is not None and slurm:
+        raise typer.BadParameter("the hosts are given twice; remove one of the two", param_hint="--slurm")
+    if executor == "inline":
+        text = "inline, all nodes are in this process; remove one of the two"
+        raise typer.BadParameter(text, param_hint=given)
+    from launch.hosts import load_hosts, slurm_hosts
+
+    return slurm_hosts(os.environ) if path is None else load_hosts(path)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from launch.commands.options import (
     ExecutorName,
     ExecutorOption,
     ExperimentArgument,
+    HostsOption,
     SeedsOption,
     SetOption,
+    SlurmOption,
     house_errors,
+    load_chosen_hosts,
     load_experiment,
     parse_seeds,
 )
@@ -23,6 +27,7 @@ from launch.commands.tables import print_table
 
 if TYPE_CHECKING:
     from decentral.config import Experiment
+    from launch.hosts import Hosts
 
 
 def validate(
@@ -31,27 +36,53 @@ def validate(
     overrides: SetOption = None,
     seeds: SeedsOption = None,
     executor: ExecutorOption = "processes",
+    hosts: HostsOption = None,
+    slurm: SlurmOption = False,
 ) -> None:
-    """Check an experiment and show its plan."""
+    """Check an experiment and its hosts and show its plan; starts and connects to nothing."""
     chosen = parse_seeds(seeds)
     with house_errors():
-        show_plan(load_experiment(experiment, overrides, chosen), executor)
+        machines = load_chosen_hosts(hosts, slurm, executor)
+        show_plan(load_experiment(experiment, overrides, chosen), executor, machines)
 
 
-def show_plan(experiment: Experiment, executor: ExecutorName) -> None:
-    """Check ``experiment`` and print what each of its arms would do.
+def show_plan(experiment: Experiment, executor: ExecutorName, hosts: Hosts | None = None) -> None:
+    """Check ``experiment`` and print what each of its arms would do, and what each of ``hosts`` would bear.
 
     Raises:
-        ConfigError: it is impossible.
+        ConfigError: it is impossible, or does not fit ``hosts``.
     """
     from launch.compose import check
     from launch.overview import PLAN_HEADER, plan_rows, processes
 
     check(experiment, executor)
+    if hosts is not None:
+        from launch.host_plan import check_hosts
+
+        check_hosts(experiment, hosts)
     typer.echo(_title(experiment))
     print_table(PLAN_HEADER, plan_rows(experiment))
     typer.echo("compute: of a round without jitter; messages and sent: per node and round")
-    typer.echo(processes(experiment, executor))
+    typer.echo(processes(experiment, executor, 1 if hosts is None else len(hosts.hosts)))
+    if hosts is not None:
+        show_hosts(experiment, hosts)
+
+
+def show_hosts(experiment: Experiment, hosts: Hosts, cores: Mapping[str, int] | None = None) -> None:
+    """Print which members of ``experiment`` go to which of ``hosts`` and what they need there.
+
+    Args:
+        experiment: checked.
+        hosts: checked with it.
+        cores: usable ones by host, as far as they are known.
+    """
+    from launch.host_plan import host_tables, notes
+
+    for title, header, rows in host_tables(experiment, hosts, cores):
+        typer.echo(f"\n{title}")
+        print_table(header, rows)
+    for note in notes(experiment, hosts, cores):
+        typer.echo(note)
 
 
 def show_prediction(experiment: Experiment, rounds: int | None) -> None:

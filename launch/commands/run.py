@@ -14,9 +14,12 @@ from launch.commands.options import (
     ExecutorName,
     ExecutorOption,
     ExperimentArgument,
+    HostsOption,
     SeedsOption,
     SetOption,
+    SlurmOption,
     house_errors,
+    load_chosen_hosts,
     load_experiment,
     parse_seeds,
 )
@@ -34,6 +37,8 @@ def run(
     seeds: SeedsOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder in which the run folder is made.")] = RUNS,
     executor: ExecutorOption = "processes",
+    hosts: HostsOption = None,
+    slurm: SlurmOption = False,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Under the wall clock: exit with 6 if links were not as promised."),
@@ -64,7 +69,11 @@ def run(
         raise typer.BadParameter("a prediction starts no run; add --dry-run", param_hint="--predict")
     if predict_rounds is not None and not predict:
         raise typer.BadParameter("nothing is predicted; add --predict", param_hint="--predict-rounds")
+    if predict and (hosts is not None or slurm):
+        text = "what is predicted is the same on any hosts; remove --hosts and --slurm"
+        raise typer.BadParameter(text, param_hint="--predict")
     with house_errors():
+        machines = load_chosen_hosts(hosts, slurm, executor)
         loaded = load_experiment(experiment, overrides, chosen)
         if strict and all(arm.run.clock != "wall" for arm in loaded.arms):
             text = (
@@ -75,7 +84,10 @@ def run(
             first = loaded.model_copy(update={"seeds": loaded.seeds[:1]})
             show_prediction(loaded if chosen else first, predict_rounds)
         elif dry_run:
-            show_plan(loaded, executor)
+            show_plan(loaded, executor, machines)
+        elif machines is not None:
+            text = "several hosts can only be planned for yet; add --dry-run"
+            raise typer.BadParameter(text, param_hint="--hosts")
         else:
             _run(loaded, out, executor, strict=strict)
 
