@@ -139,8 +139,16 @@ class Workload:
         return {**shared, **about, "shard": int(self.shards[node].size), "start_unix_s": time.time()}
 
 
-def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload:
+def load_workload(
+    arm: Arm, seed: int, tasks: dict[str, LoadedTask], measured_ns: int | None = None
+) -> Workload:
     """Compose (arm, seed), load its data (once per distinct data table, kept in ``tasks``) and partition it.
+
+    Args:
+        arm: the arm.
+        seed: of the run.
+        tasks: what is loaded already.
+        measured_ns: nominal time of a round where it is to be measured and another host has measured it.
 
     Raises:
         ConfigError: the data cannot be partitioned as asked.
@@ -154,7 +162,7 @@ def load_workload(arm: Arm, seed: int, tasks: dict[str, LoadedTask]) -> Workload
     common = loaded.initial(composition.seeds.integer("model"))
     dealt = shards(composition, loaded)
     if composition.measured:
-        composition = composition.timed(_measured_ns(composition, loaded, dealt[0], common))
+        composition = composition.timed(measured_ns or _measured_ns(composition, loaded, dealt[0], common))
     workload = Workload(composition, loaded, dealt, common)
     # Made here, the maps are kept and shared by all nodes that are forked afterwards.
     composition.fragmenter.split(workload.sizes)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgpack
 
@@ -26,10 +26,10 @@ class Forked:
     pidfd: int
     line: socket.socket
 
-    def order(self, word: str) -> None:
-        """Send one word; a member that is dead already is passed over: its pidfd says so and why."""
+    def order(self, words: Any) -> None:
+        """Send a word or a list; a member that is dead already is passed over: its pidfd says so and why."""
         try:
-            self.line.send(msgpack.packb(word))
+            self.line.send(msgpack.packb(words))
         except (BrokenPipeError, ConnectionResetError):
             return
 
@@ -69,6 +69,8 @@ def _become(workload: Workload, assignment: Assignment, line: socket.socket, age
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # the launcher's orders are not this process's to read
     os.close(null)
+    if assignment.core is not None:
+        os.sched_setaffinity(0, [assignment.core])
     if workload.arm.run.clock == "virtual":  # paced links need the core at once, not after others' slices
         prefer_long_slices()
     if not line.recv(1 << 10):

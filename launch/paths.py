@@ -78,6 +78,11 @@ class RunFolder:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
 
 
+def book_of(sockets: Path) -> Path:
+    """Where a host's members find how to reach those on other hosts, in their private folder of sockets."""
+    return sockets / "book"
+
+
 def unwritable(path: Path, error: OSError) -> PreflightError:
     """The error for a file or folder that cannot be written."""
     return PreflightError(

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy as np
 from decentral.errors import DecentralError, Interrupted, PreflightError
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
+from decentral.transports.addresses import Book, Endpoint, Listen, decode_book
 from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import ZmqTransport
 from decentral.wall import WallMedium
@@ -39,7 +39,7 @@ from launch.build import (
 )
 from launch.emulator import Emulation
 from launch.kernel import give_back_free_memory
-from launch.paths import JobFolder, unwritable
+from launch.paths import JobFolder, book_of, unwritable
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 from launch.wall import write_links
 
@@ -58,6 +58,8 @@ class Assignment:
         host: this host's name in the run.
         board: where progress is noted.
         slot: this process's slot on the board.
+        listen: where members on other hosts reach this one; None: all are on this host.
+        core: to be bound to; None: any.
     """
 
     number: int
@@ -67,6 +69,12 @@ class Assignment:
     host: str
     board: Board
     slot: int
+    listen: Listen | None = None
+    core: int | None = None
+
+    def book(self) -> Book:
+        """How to reach the members on other hosts; from the start barrier on."""
+        return {} if self.listen is None else decode_book(book_of(self.sockets).read_bytes())
 
 
 class Channel:
@@ -161,7 +169,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     medium = build_medium(workload, number, wire)
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
-    _meet(channel, lambda: None)
+    _meet(channel, None)
     _run(participant, assignment, save=run.save_models)
     channel.tell("done")
     channel.await_order("release")
@@ -204,7 +212,8 @@ def _in_real_time(
     )
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
-    _meet(channel, medium.start)
+    _meet(channel, None)
+    medium.start()
     try:
         _run(participant, assignment, save=run.save_models)
         channel.await_order("rest")
@@ -223,7 +232,7 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     # Evaluations may lie further apart than the liveness timeout; whether nodes live, the agent sees.
     transport = _transport(workload, assignment, timeout_s=None)
     observer = build_observer(workload, recorder)
-    _meet(channel, lambda: None)
+    _meet(channel, None)
     try:
         while not observer.complete:
             for message in transport.receive(lambda: "snapshots of the nodes' models"):
@@ -243,7 +252,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     recorder = FileRecorder(assignment.folder.network)
     emulation = Emulation(workload, assignment.run)
     endpoint = TimekeeperSocket(assignment.sockets)
-    _meet(channel, lambda: None)
+    _meet(channel, None)
     with Terminated().heeded() as terminated:
         try:
             kept = endpoint.keep(emulation.timekeeper, terminated)
@@ -269,10 +278,10 @@ def _transport(workload: Workload, assignment: Assignment, timeout_s: float | No
     )
 
 
-def _meet(channel: Channel, start: Callable[[], None]) -> None:
-    channel.tell("ready")
+def _meet(channel: Channel, endpoint: Endpoint | None) -> None:
+    address, key = endpoint or (None, None)
+    channel.tell("ready", address, key)
     channel.await_order("go")
-    start()
 
 
 def save_model(path: Path, x: np.ndarray[Any, np.dtype[np.float32]]) -> None:

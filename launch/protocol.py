@@ -88,7 +88,7 @@ class FrameReader:
             self._awaits_preamble = False
         elif len(noise) > _MAX_NOISE_BYTES:
             raise RunFailed(
-                f"{self._source} printed {len(noise)} bytes and is no agent, beginning with {bytes(noise[:80])!r}"
+                f"{self._source} is no agent: it printed {len(noise)} bytes, the first {bytes(noise[:80])!r}"
             )
 
     def _unpack(self, body: bytes) -> dict[str, Any]:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import psutil
-
-from decentral import __version__
 from decentral.config import Experiment
 from decentral.errors import (
     ConfigError,
@@ -29,16 +21,19 @@ from decentral.errors import (
 from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
-from launch.launcher import Launcher
+from launch.facts import facts
+from launch.hosts import Hosts
 from launch.live import LiveFile
+from launch.manifest import Manifest
 from launch.paths import RunFolder, create_run_folder
 from launch.preflight import preflight
 from launch.rounds import most_rounds
 from results.report import write_report
 
+if TYPE_CHECKING:
+    from launch.executors.fleet import Fleet
+
 ExecutorName: TypeAlias = Literal["processes", "inline"]
-MANIFEST_VERSION = 1
-PACKAGES = ("torch", "numpy", "pyzmq", "msgpack", "networkx", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,14 @@ class RunOptions:
         executor: ``processes`` or ``inline``.
         command: the command line, for the manifest.
         strict: make it an error if paced links did not keep their promises.
+        hosts: where processes run; None: on this machine.
     """
 
     out: Path
     executor: ExecutorName
     command: tuple[str, ...]
     strict: bool = False
+    hosts: Hosts | None = None
 
 
 def run_experiment(experiment: Experiment, options: RunOptions, display: Display) -> Path:
@@ -74,18 +71,33 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment, options.executor)
     experiment = complete(experiment)
-    preflight(experiment, options.out, inline=options.executor == "inline")
-    # The agent imports torch while folder and manifest are made.
-    with closing(_make_executor(options.executor)) as executor:
-        return _run_checked(experiment, options, display, executor)
+    preflight(experiment, options.out, inline=options.executor == "inline" or options.hosts is not None)
+    if options.executor == "inline":
+        # Imported here: it needs torch in this process, the other ones must not pay for it.
+        from launch.executors.inline import InlineExecutor
+
+        with closing(InlineExecutor()) as inline:
+            return _run_checked(experiment, options, display, inline, {"localhost": facts(options.out)})
+    with closing(_make_fleet(options.hosts, display)) as fleet:
+        fleet.start()  # agents import torch while folder and manifest are made
+        here = {"localhost": facts(options.out)} if options.hosts is None else fleet.meet()
+        return _run_checked(experiment, options, display, fleet, here)
 
 
-def _run_checked(experiment: Experiment, options: RunOptions, display: Display, executor: Executor) -> Path:
+def _run_checked(
+    experiment: Experiment,
+    options: RunOptions,
+    display: Display,
+    executor: Executor,
+    hosts: Mapping[str, Mapping[str, Any]],
+) -> Path:
     folder = create_run_folder(options.out, experiment.name)
     jobs = [
         Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
     ]
-    manifest = _Manifest(experiment, options, folder, jobs)
+    manifest = Manifest(
+        experiment, folder, jobs, command=options.command, executor=options.executor, hosts=hosts
+    )
     # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
     with Interruption().installed() as interruption:
         folder.write_text("experiment.toml", experiment.source)
@@ -113,7 +125,7 @@ def _run_jobs(
     jobs: Sequence[Job],
     executor: Executor,
     display: LiveFile,
-    manifest: _Manifest,
+    manifest: Manifest,
     interruption: Interruption,
 ) -> Outcome:
     most = {job.arm.name: most_rounds(job.arm, job.seed) for job in jobs}
@@ -141,17 +153,16 @@ def _run_jobs(
     return replace(outcome, distrust=tuple(distrusted))
 
 
-def _make_executor(name: ExecutorName) -> Executor:
-    # Imported here: the inline executor needs torch in this process, the other one must not pay for it.
-    if name == "inline":
-        from launch.executors.inline import InlineExecutor
+def _make_fleet(hosts: Hosts | None, display: Display) -> Fleet:
+    from launch.executors.fleet import Fleet
 
-        return InlineExecutor()
-    from launch.executors.local import LocalExecutor
+    if hosts is None:
+        from launch.executors.local import LocalExecutor
 
-    executor = LocalExecutor()
-    executor.start()
-    return executor
+        return LocalExecutor()
+    from launch.executors.remote import starter_for
+
+    return Fleet(hosts.hosts, starter_for(hosts), display.note)
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:
@@ -169,104 +180,3 @@ def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> N
         error = RunFailed(cause)
     error.run_folder = None if also else folder.path
     raise error
-
-
-class _Manifest:
-    """``manifest.json``: rewritten whole at every change of state, so that a killed launcher leaves one."""
-
-    def __init__(
-        self, experiment: Experiment, options: RunOptions, folder: RunFolder, jobs: Sequence[Job]
-    ) -> None:
-        self._folder = folder
-        host = _this_host()
-        self._content: dict[str, Any] = {
-            "v": MANIFEST_VERSION,
-            "name": experiment.name,
-            "command": list(options.command),
-            "launcher": Launcher.this().to_manifest(),
-            "executor": options.executor,
-            "clock": _clock(experiment, options.executor),
-            "started_utc": _utc(),
-            "ended_utc": None,
-            "state": "running",
-            "cause": None,
-            "exit_code": None,
-            "distrust": [],
-            "versions": {
-                "decentral": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in PACKAGES},
-            },
-            "git": _git_state(),
-            "hosts": [host],
-            "placement": {host["name"]: max(job.arm.nodes for job in jobs)},
-            "jobs": [
-                {
-                    "arm": job.arm.name,
-                    "seed": job.seed,
-                    "folder": str(job.folder.path.relative_to(folder.path)),
-                    "state": "waiting",
-                    "cause": None,
-                    "wall_s": None,
-                }
-                for job in jobs
-            ],
-        }
-
-    def write(self) -> None:
-        self._folder.write_json("manifest.json", self._content)
-
-    def job_ended(
-        self, number: int, outcome: Outcome, wall_s: float, stalls: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self._content["jobs"][number].update(
-            state=outcome.state, cause=outcome.cause, wall_s=round(wall_s, 3), stalls=list(stalls)
-        )
-        if outcome.state == "done":
-            self.write()  # otherwise end() follows at once, which copes with a disk that is full
-
-    def end(self, outcome: Outcome) -> None:
-        self._content.update(ended_utc=_utc(), **asdict(outcome))
-        self.write()
-
-
-def _clock(experiment: Experiment, executor: ExecutorName) -> str:
-    if executor == "inline":
-        return "virtual (inline)"
-    return " and ".join(sorted({arm.run.clock for arm in experiment.arms}))
-
-
-def _utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _this_host() -> dict[str, Any]:
-    return {
-        "name": platform.node(),
-        "cores": len(os.sched_getaffinity(0)),
-        "cpu": _cpu_model(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "kernel": platform.release(),
-    }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this package runs from; None where it is no checkout or git is absent."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        status = subprocess.run(
-            ["git", "-C", str(here), "status", "--porcelain"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

@@ -8,6 +8,7 @@ kept; what fails afterwards is its consequence.
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, TypeAlias
@@ -47,7 +48,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, hosts: dict[int, str], *, observer: int, max_rounds: int | None, timekeeper: int | None = None
+        self,
+        hosts: Mapping[int, str],
+        *,
+        observer: int,
+        max_rounds: int | None,
+        timekeeper: int | None = None,
     ) -> None:
         self.members = {number: Member(host) for number, host in hosts.items()}
         self.state: JobState = "running"

@@ -2,49 +2,52 @@
 
 Started by an executor as ``python -P -m launch.zygote``; talks to the launcher over its standard input and
 output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
-process it forked with it, when its input closes, which is how the death of a launcher reaches it.
+process it forked with it, when its input closes, which is how the death of a launcher reaches it; on another
+host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
 
-Orders in: ``job`` (arm, seed, run, folder, members, host), ``go``, ``rest``, ``release``, ``stop`` (grace_ms
-until members are killed), ``exit``.
-Events out: ``hello``, ``sockets`` (their folder, to be removed if this agent is killed), ``ready``,
-``progress``, ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``refused`` (the job
-could not be loaded), ``over``.
+Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
+(arm, seed, run, folder, probe, several, members, cores, measured_ns), ``put`` (path, offset, data: a piece of
+a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it
+alone), ``stop`` (grace_ms until members are killed), ``beat``, ``exit``.
+Events out: ``hello`` (facts of the host), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
+if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``,
+``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a
+piece of a log, where this host does not see the run folder), ``refused`` (the job could not be started),
+``beat``, ``over`` (nothing of the job runs here, all is told).
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import platform
 import resource
 import select
-import shutil
 import signal
-import socket
 import sys
 import tempfile
-import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
 import torch
 
 from decentral.config import Arm
-from decentral.errors import DecentralError
+from decentral.errors import DecentralError, PreflightError
 from decentral.tasks.base import LoadedTask
-from launch.board import Board
+from decentral.transports.addresses import Listen
 from launch.build import Workload, load_workload
-from launch.fork import Forked, fork_member
-from launch.kernel import give_back_free_memory
-from launch.paths import JobFolder
+from launch.collect import Collector, land
+from launch.facts import data_address, facts, usable_cores
+from launch.members import Members, now_ms
+from launch.paths import JobFolder, book_of
 from launch.process import Assignment
-from launch.protocol import FrameReader, write_frame
+from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, write_frame
+from launch.pulse import Pulse
+from launch.scratch import PrivateFolder
 
 PROGRESS_EVERY_MS = 200
 """How often the board is read for the launcher's display."""
+COLLECT_EVERY_MS = 500
 
 
 class Agent:
@@ -59,114 +62,170 @@ class Agent:
         self._orders = FrameReader(0, "the launcher")
         self._tasks: dict[str, LoadedTask] = {}
         self._warm: set[str] = set()
-        self._forked: dict[int, Forked] = {}
         self._poll = select.poll()
-        self._sources: dict[int, tuple[str, Forked]] = {}
-        self._board = Board(1)
-        self._sockets: Path | None = None
-        self._told: dict[int, int] = {}
-        self._progress_at_ms = 0
-        self._kill_at_ms: int | None = None
+        self._host: dict[str, Any] = {"name": "localhost", "remote": False}
+        self._job: dict[str, Any] = {}
+        self._folder = Path()
+        self._workload: Workload | None = None
+        self._members: Members | None = None
+        self._sockets: PrivateFolder | None = None
+        self._scratch: PrivateFolder | None = None
+        self._collector: Collector | None = None
+        self._heard_ms = now_ms()
+        self._due_ms = {"beat": 0, "progress": 0, "collect": 0}
 
     def serve(self) -> None:
-        """Handle orders until ``exit`` or the end of the input; leaves no process behind."""
+        """Handle orders until ``exit``, the end of the input or silence; leaves no process behind."""
         self._poll.register(0, select.POLLIN)
-        self._tell("hello", pid=os.getpid(), host=platform.node())
+        self._tell("hello", **facts(Path(tempfile.gettempdir())))
         try:
-            while not self._orders.ended:
-                for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if self._forked else None):
+            while not self._orders.ended and not self._deserted():
+                busy = self._members is not None or self._host["remote"]
+                for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if busy else None):
                     if fd == 0:
                         for order in self._orders.read():
+                            self._heard_ms = now_ms()
                             if order["do"] == "exit":
                                 return
                             self._obey(order)
-                    elif fd in self._sources:
-                        self._hear(fd)
+                    elif self._members is not None:
+                        self._members.hear(fd)
                 self._look_at_the_clock()
         finally:
-            self._signal_all(signal.SIGKILL)
-            for forked in self._forked.values():
-                os.waitpid(forked.pid, 0)
-            self._remove_sockets()
+            if self._members is not None:
+                self._members.end()
+            for folder in (self._sockets, self._scratch):
+                if folder is not None:
+                    folder.remove()
+
+    def _deserted(self) -> bool:
+        return bool(self._host["remote"]) and now_ms() - self._heard_ms > SILENCE_S * 1000
 
     def _look_at_the_clock(self) -> None:
-        now_ms = _now_ms()
-        if self._kill_at_ms is not None and now_ms >= self._kill_at_ms:
-            self._signal_all(signal.SIGKILL)
-        if now_ms >= self._progress_at_ms:
-            self._progress_at_ms = now_ms + PROGRESS_EVERY_MS
-            if self._kill_at_ms is not None:
-                self._signal_all(signal.SIGTERM)
-            for forked in self._forked.values():
-                self._report_progress(forked)
+        if self._host["remote"] and self._due("beat", BEAT_S * 1000):
+            self._tell("beat")
+        if self._members is None:
+            return
+        if self._due("progress", PROGRESS_EVERY_MS):
+            self._members.look()
+        if self._collector is not None and self._due("collect", COLLECT_EVERY_MS):
+            self._collector.collect()
+        if not self._members:
+            self._close_job()
 
-    def _report_progress(self, forked: Forked) -> None:
-        round_, loss = self._board.read(forked.slot)
-        if round_ != self._told.get(forked.number, 0):
-            self._told[forked.number] = round_
-            self._tell("progress", member=forked.number, round=round_, loss=loss)
+    def _due(self, what: str, every_ms: float) -> bool:
+        now = now_ms()
+        if now < self._due_ms[what]:
+            return False
+        self._due_ms[what] = now + int(every_ms)
+        return True
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
-            case "job":
-                self._start(order)
-            case "go" | "rest" | "release":
-                for forked in self._forked.values():
-                    forked.order(order["do"])
-            case "stop":
-                self._kill_at_ms = _now_ms() + order["grace_ms"]
-                self._signal_all(signal.SIGTERM)
+            case "host":
+                self._host = order
+            case "load":
+                self._refusing(self._load, order)
+            case "put":
+                land(self._folder, self._host["name"], order["path"], order["offset"], order["data"])
+                if self._collector is not None:
+                    self._collector.known(order["path"], order["offset"] + len(order["data"]))
+            case "fork":
+                self._refusing(self._fork, order)
+            case "stop" if self._members is not None:
+                self._members.stop(order["grace_ms"])
+            case "tell" if self._members is not None:
+                self._members.order_one(order["member"], order["words"])
+            case "go" | "rest" | "release" if self._members is not None:
+                if order.get("book"):
+                    assert self._sockets is not None
+                    book_of(self._sockets.path).write_bytes(order["book"])
+                self._members.order(order["do"])
 
-    def _start(self, order: dict[str, Any]) -> None:
+    def _refusing(self, act: Any, order: dict[str, Any]) -> None:
+        """Run ``act``; what it raises becomes the event ``refused``, and the job is none of this agent's."""
         try:
-            workload = load_workload(Arm.model_validate_json(order["arm"]), order["seed"], self._tasks)
-            self._warm_up(workload)
+            act(order)
+            return
         except DecentralError as error:
-            self._tell("refused", what=str(error), code=error.exit_code)
-            return
-        except Exception as error:
-            last = "".join(traceback.format_exception_only(error)).strip()
-            self._tell("refused", what=f"{last}\n{traceback.format_exc()}", code=4)
-            return
-        try:
-            self._fork_all(workload, order)
+            what, code = str(error), error.exit_code
         except OSError as error:
-            self._signal_all(signal.SIGKILL)
-            self._tell(
-                "refused", what=f"cannot start the nodes: {error}; look at ulimit -a and TMPDIR", code=3
-            )
+            what = f"cannot start the nodes: {error}; look at ulimit -a, TMPDIR and the space there"
+            code = PreflightError.exit_code
+        except Exception as error:  # third-party parts may raise anything; it is reported whole
+            last = "".join(traceback.format_exception_only(error)).strip()
+            what, code = f"{last}\n{traceback.format_exc()}", 4
+        self._tell("refused", what=what, code=code)
+        if order["do"] == "fork":
+            if self._members is not None:
+                self._members.end()
+            self._close_job()
 
-    def _fork_all(self, workload: Workload, order: dict[str, Any]) -> None:
-        self._kill_at_ms = None
-        self._told.clear()
-        self._board.close()
-        self._board = Board(len(order["members"]))
+    def _load(self, order: dict[str, Any]) -> None:
+        self._job = order
+        remote = bool(self._host["remote"])
+        with Pulse(self._out, SILENCE_S, beat=remote):
+            arm = Arm.model_validate_json(order["arm"])
+            workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
+            self._warm_up(workload)
+        self._heard_ms = now_ms()
+        self._workload = workload
+        self._folder = Path(order["folder"])
+        if remote and not _holds(order["probe"]):
+            base = Path(self._host["folder"]).expanduser() / "scratch"
+            self._scratch = PrivateFolder(base, "job-")
+            self._folder = self._scratch.path
+            self._collector = Collector(
+                self._folder,
+                lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
+            )
+        measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
+        self._tell("loaded", measured_ns=measured_ns)
+
+    def _fork(self, order: dict[str, Any]) -> None:
+        assert self._workload is not None
+        job, host = self._job, self._host
         # Short, as Unix socket paths are limited to 107 bytes, and private: only this user may connect.
-        self._sockets = Path(tempfile.mkdtemp(prefix="decentral-"))
-        self._tell("sockets", folder=str(self._sockets))
-        gc.collect()
-        give_back_free_memory()  # every fork copies the page tables of what is left
-        gc.freeze()  # the collector would touch, and so copy, every page that the children share
-        for slot, number in enumerate(order["members"]):
-            assignment = Assignment(
+        self._sockets = PrivateFolder(Path(tempfile.gettempdir()), "decentral-")
+        self._tell("sockets", folder=str(self._sockets.path))
+        listen = None
+        if job["several"]:
+            ports = host["ports"]
+            address = data_address(host["bind"], os.environ, host["towards"])
+            listen = Listen(address, None if ports is None else (ports[0], ports[1]))
+        cores = usable_cores()
+        members = self._members = Members(self._poll, self._tell, self._out, len(job["members"]))
+        assignments = [
+            Assignment(
                 number=number,
-                run=order["run"],
-                sockets=self._sockets,
-                folder=JobFolder(Path(order["folder"])),
-                host=order["host"],
-                board=self._board,
+                run=job["run"],
+                sockets=self._sockets.path,
+                folder=JobFolder(self._folder),
+                host=host["name"],
+                board=members.board,
                 slot=slot,
+                listen=listen,
+                core=None if core is None or core >= len(cores) else cores[core],
             )
-            self._fork(workload, assignment)
-        gc.unfreeze()
-        # Only now: children that ran while the rest is forked would make every fork wait for a core.
-        for forked in self._forked.values():
-            forked.order("begin")
+            for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
+        ]
+        members.fork(self._workload, assignments, self._look_between_forks)
 
-    def _remove_sockets(self) -> None:
-        if self._sockets is not None:
-            shutil.rmtree(self._sockets, ignore_errors=True)
-            self._sockets = None
+    def _look_between_forks(self) -> None:
+        if self._host["remote"] and self._due("beat", BEAT_S * 1000):
+            self._tell("beat")
+
+    def _close_job(self) -> None:
+        """All members have ended: tell what is left to tell, and keep nothing."""
+        self._members = None
+        if self._collector is not None:
+            self._collector.collect(everything=True)
+            self._collector = None
+        for folder in (self._sockets, self._scratch):
+            if folder is not None:
+                folder.remove()
+        self._sockets = self._scratch = None
+        self._tell("over")
 
     def _warm_up(self, workload: Workload) -> None:
         """Train and evaluate a little before the fork: torch's lazy imports cost a child 1.1 s and 110 MB."""
@@ -180,69 +239,16 @@ class Agent:
         split, _ = workload.evaluation(None).curve
         workload.loaded.evaluate(learner.x, split, np.zeros(2, dtype=np.int64))
 
-    def _fork(self, workload: Workload, assignment: Assignment) -> None:
-        siblings = list(self._forked.values())
-        forked = fork_member(workload, assignment, siblings, self._out)
-        self._forked[assignment.number] = forked
-        for fd, kind in ((forked.line.fileno(), "line"), (forked.pidfd, "end")):
-            self._sources[fd] = (kind, forked)
-            self._poll.register(fd, select.POLLIN)
-
-    def _hear(self, fd: int) -> None:
-        kind, forked = self._sources[fd]
-        if kind == "end":
-            self._bury(forked)
-            return
-        while True:
-            try:
-                data = forked.line.recv(1 << 17, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:  # it died with an order unread
-                data = b""
-            if not data:
-                self._forget(forked.line.fileno())
-                return
-            self._pass_on(forked, msgpack.unpackb(data))
-
-    def _pass_on(self, forked: Forked, message: list[Any]) -> None:
-        kind, *rest = message
-        names = {"evaluated": ("node", "round", "scores"), "failed": ("what",)}
-        if kind in ("failed", "done"):
-            self._report_progress(forked)
-        self._tell(kind, member=forked.number, **dict(zip(names.get(kind, ()), rest, strict=True)))
-
-    def _bury(self, forked: Forked) -> None:
-        # What it said last must be passed on before its end: the first cause comes first.
-        if forked.line.fileno() in self._sources:
-            self._hear(forked.line.fileno())
-        self._report_progress(forked)
-        _, status = os.waitpid(forked.pid, 0)
-        for fd in (forked.pidfd, forked.line.fileno()):
-            if fd in self._sources:
-                self._forget(fd)
-        forked.let_go()
-        del self._forked[forked.number]
-        self._tell("exited", member=forked.number, status=os.waitstatus_to_exitcode(status))
-        if not self._forked:
-            self._kill_at_ms = None
-            self._remove_sockets()
-            self._tell("over")
-
-    def _forget(self, fd: int) -> None:
-        self._poll.unregister(fd)
-        del self._sources[fd]
-
-    def _signal_all(self, number: signal.Signals) -> None:
-        for forked in self._forked.values():
-            signal.pidfd_send_signal(forked.pidfd, number)
-
     def _tell(self, event: str, **fields: Any) -> None:
         write_frame(self._out, {"is": event, **fields})
 
 
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+def _holds(probe: dict[str, str]) -> bool:
+    """Whether this host sees the run folder where the launcher has it: a file there says what it said."""
+    try:
+        return Path(probe["path"]).read_text(encoding="utf-8") == probe["text"]
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def main() -> None:
@@ -251,6 +257,7 @@ def main() -> None:
     out = os.dup(1)
     os.set_inheritable(out, False)
     os.dup2(2, 1)
+    os.write(out, PREAMBLE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
@@ -29,13 +29,15 @@ class Job:
 class Outcome:
     """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it.
 
-    ``distrust`` says why a run in real time is not to be trusted (``decentral.fidelity``).
+    ``distrust`` says why a run in real time is not to be trusted (``decentral.fidelity``); ``placement``, by
+    host, which nodes ran there, e.g. ``0-15, 20``; it is empty where none did.
     """
 
     state: JobState
     cause: str | None = None
     exit_code: int = 0
     distrust: tuple[str, ...] = ()
+    placement: Mapping[str, str] = field(default_factory=dict)
 
 
 class Interruption:

@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from launch.hosts import Host
@@ -41,12 +40,12 @@ class Starter(Protocol):
         """
         ...
 
-    def start(self, host: Host, log: Path) -> subprocess.Popen[bytes]:
+    def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Start the agent of ``host``; returns at once, also where the host cannot be reached.
 
         Args:
             host: where.
-            log: takes what ssh or srun, and the agent, write to standard error.
+            log: a real file that takes what ssh or srun, and the agent, write to standard error.
 
         Returns:
             A child process of this one, with pipes to the agent's standard input and output, in a session of
@@ -65,22 +64,17 @@ class LocalStarter:
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
         """Nothing: what runs here is here."""
 
-    def start(self, host: Host, log: Path | None) -> subprocess.Popen[bytes]:
-        """As ``Starter.start``; without ``log`` standard error is this process's."""
+    def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
+        """As ``Starter.start``."""
         data = {} if host.data is None else {"DECENTRAL_DATA": host.data}
-        stderr = None if log is None else log.open("ab")
-        try:
-            return subprocess.Popen(
-                [sys.executable, *AGENT],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env={**os.environ, **ENVIRONMENT, **data},
-                start_new_session=True,
-            )
-        finally:
-            if stderr is not None:
-                stderr.close()
+        return subprocess.Popen(
+            [sys.executable, *AGENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, **ENVIRONMENT, **data},
+            start_new_session=True,
+        )
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:
         """Kill it; its members die with it (launch/kernel.py)."""

@@ -1,0 +1,175 @@
+"""The executor of processes: one agent per host, which forks the host's nodes (launch/zygote.py)."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from decentral.config import Arm
+from decentral.errors import ConfigError, Interrupted, PreflightError, RunFailed
+from launch.display import Display
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.line import Line, Pulse
+from launch.executors.loop import JobLoop
+from launch.executors.starters import Starter
+from launch.hosts import Host
+from launch.placement import Capacity, Placement, place, ranges
+from launch.supervisor import Supervisor
+from launch.wall import gather
+
+MEET_S = 120.0
+"""How long agents may take to say hello: hosts are reached and torch is imported."""
+
+
+class Fleet:
+    """Runs all jobs of a session under the same agents.
+
+    Args:
+        hosts: where.
+        starter: how agents are started there.
+        tell: hears a line on what takes time before the first job.
+    """
+
+    def __init__(
+        self, hosts: Sequence[Host], starter: Starter, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._hosts = tuple(hosts)
+        self._starter = starter
+        self._tell = tell
+        self._lines: dict[str, Line] = {}
+        self._pulse: Pulse | None = None
+        self._met = False
+
+    def start(self) -> None:
+        """Bring what is missing to the hosts and start the agents, which import torch meanwhile.
+
+        Raises:
+            PreflightError: a host cannot be used; names all of them and why.
+        """
+        if self._lines:
+            return
+        self._starter.prepare(self._hosts, self._tell)
+        for host in self._hosts:
+            self._lines[host.name] = Line(host, self._starter)
+        self._pulse = Pulse(self._lines.values())
+
+    def meet(self, interruption: Interruption | None = None) -> Mapping[str, dict[str, Any]]:
+        """Wait until every agent has said hello; what it told of its host, by host (``launch.facts``).
+
+        Raises:
+            PreflightError: some agents could not be started or did not answer in time; names them and why.
+            Interrupted: by ``interruption``.
+        """
+        self.start()
+        if not self._met:
+            problems = _await_hellos(list(self._lines.values()), interruption)
+            if problems:
+                raise PreflightError("\n".join(problems))
+            for line in self._lines.values():
+                self._introduce(line)
+            self._met = True
+        return {name: line.facts for name, line in self._lines.items()}
+
+    def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
+        """Run ``job`` on one process per node."""
+        n, wall = job.arm.nodes, job.arm.run.clock == "wall"
+        try:
+            placement = _place(job.arm, self._hosts, self.meet(interruption))
+        except Interrupted as error:
+            return Outcome("interrupted", str(error), error.exit_code)
+        except (ConfigError, PreflightError) as error:
+            return Outcome("failed", str(error), error.exit_code)
+        supervisor = Supervisor(
+            placement.host_of,
+            observer=n,
+            timekeeper=None if wall else n + 1,
+            max_rounds=job.arm.run.max_rounds,
+        )
+        loop = JobLoop(self._lines, job, placement, supervisor, display=display, interruption=interruption)
+        outcome = loop.run()
+        outcome = replace(outcome, placement=_shown(placement))
+        if any(line.ended for line in self._lines.values()):
+            self.close()
+        if wall and outcome.exit_code in (0, Interrupted.exit_code, RunFailed.exit_code):
+            outcome = _with_fidelity(job, outcome)
+        return outcome
+
+    def close(self) -> None:
+        """End all agents and all that they forked; wait for them."""
+        if self._pulse is not None:
+            self._pulse.stop()
+        lines, self._lines = self._lines, {}
+        self._pulse, self._met = None, False
+        for line in lines.values():
+            line.hang_up()
+        for line in lines.values():
+            line.close()
+
+    def _introduce(self, line: Line) -> None:
+        host = line.host
+        line.order(
+            "host",
+            name=host.name,
+            remote=line.remote,
+            bind=host.bind,
+            ports=host.port_range,
+            folder=host.folder or "~/.cache/decentral",
+            towards=[other.address or other.name for other in self._hosts if other is not host],
+        )
+
+
+def _place(arm: Arm, hosts: Sequence[Host], facts: Mapping[str, Mapping[str, Any]]) -> Placement:
+    capacities = [
+        Capacity(host.name, host.cores or facts[host.name]["cores"], host.share, host.nodes, host.regions)
+        for host in hosts
+    ]
+    return place(arm.nodes, capacities, regions=None, timekeeper=arm.run.clock == "virtual")
+
+
+def _shown(placement: Placement) -> dict[str, str]:
+    hosts = dict.fromkeys(placement.host_of.values())
+    return {host: ranges(placement.nodes_on(host)) for host in hosts}
+
+
+def _await_hellos(lines: Sequence[Line], interruption: Interruption | None) -> list[str]:
+    """Read until all have told their facts; what went wrong with those that did not."""
+    poll = select.poll()
+    if interruption is not None:
+        poll.register(interruption.fileno(), select.POLLIN)
+    waiting = {line.fileno(): line for line in lines}
+    problems = []
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    deadline_s = time.monotonic() + MEET_S
+    while waiting and (left_s := deadline_s - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left_s * 1000):
+            if fd not in waiting:
+                raise Interrupted("interrupted by the user")
+            line = waiting[fd]
+            try:
+                line.await_hello()
+            except RunFailed as damage:
+                line.break_off()
+                problems.append(f"host {line.name}: {damage}")
+            else:
+                if line.ended:
+                    problems.append(f"host {line.name}: its agent {line.how_it_ended()}")
+            if line.facts or line.ended:
+                poll.unregister(fd)
+                del waiting[fd]
+    return problems + [
+        f"host {line.name}: its agent has not answered for {MEET_S:g} s; try decentral doctor"
+        for line in waiting.values()
+    ]
+
+
+def _with_fidelity(job: Job, outcome: Outcome) -> Outcome:
+    try:
+        return replace(outcome, distrust=tuple(gather(job.folder, job.arm, job.seed, outcome.state)))
+    except PreflightError as error:  # a full disk; why the run ended must not be lost over it
+        if outcome.state != "done":
+            return outcome
+        return Outcome("failed", str(error), PreflightError.exit_code)

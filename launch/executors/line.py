@@ -1,0 +1,169 @@
+"""The launcher's end of the line to one agent: orders out, events in, and whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from launch.executors.starters import Starter
+from launch.hosts import Host
+from launch.protocol import BEAT_S, SILENCE_S, FrameReader, write_frame
+
+_END_S = 5.0
+"""How long an agent may take to end after its input has closed."""
+_STATUS_S = 2.0
+"""How long the child process may take to end after its output has closed."""
+_LAST_BYTES, _LAST_LINES = 4096, 3
+"""How much of what an agent has printed is told when it ends."""
+
+
+class Line:
+    """An agent on a host, as a child process of this one; used by one thread, beside ``Pulse``.
+
+    Args:
+        host: where.
+        starter: how.
+
+    Attributes:
+        host: as given.
+        facts: what the agent has told of its host; empty until its first event.
+    """
+
+    def __init__(self, host: Host, starter: Starter) -> None:
+        self.host = host
+        self.facts: dict[str, Any] = {}
+        self._starter = starter
+        # Without a name: what has none is left by nobody, however this process ends.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
+        self._process: subprocess.Popen[bytes] = starter.start(host, self._log)
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        self._in = self._process.stdin
+        self._out = self._process.stdout
+        self._reader = FrameReader(self._out.fileno(), f"the agent on host {host.name}", preamble=True)
+        self._writing = threading.Lock()
+        self._heard_s = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        """The host's name."""
+        return self.host.name
+
+    @property
+    def remote(self) -> bool:
+        """Whether the host can be lost without the line being closed."""
+        return not self.host.local
+
+    @property
+    def ended(self) -> bool:
+        """Whether the agent's output is closed."""
+        return self._reader.ended
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the agent was heard of."""
+        return time.monotonic() - self._heard_s
+
+    @property
+    def silent(self) -> bool:
+        """Whether a remote agent has not been heard of for so long that its host counts as lost."""
+        return self.remote and bool(self.facts) and self.silent_s > SILENCE_S
+
+    def fileno(self) -> int:
+        """Readable when events are here or the agent has ended."""
+        return self._out.fileno()
+
+    def order(self, do: str, **fields: Any) -> None:
+        """Tell the agent; one that is gone is passed over: its output ends too, where its loss is noticed."""
+        with self._writing:
+            try:
+                write_frame(self._in.fileno(), {"do": do, **fields})
+            except (BrokenPipeError, ValueError):
+                return
+
+    def beat(self) -> None:
+        """Let the agent know that the launcher lives; nothing while an order is being written, which does."""
+        if self._writing.acquire(blocking=False):
+            self._writing.release()
+            self.order("beat")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Events that are here, but for beats.
+
+        Raises:
+            RunFailed: something else writes to the agent's output.
+        """
+        events = self._reader.read()
+        self._heard_s = time.monotonic()
+        return [event for event in events if event["is"] != "beat"]
+
+    def await_hello(self) -> None:
+        """Take what is here; ``facts`` are known once the agent's first event was in it."""
+        for event in self.read():
+            if event["is"] == "hello":
+                self.facts = {name: value for name, value in event.items() if name != "is"}
+
+    def hang_up(self) -> None:
+        """Close the agent's input, which ends it and all that it forked; does not wait."""
+        with self._writing:
+            self._in.close()
+
+    def break_off(self) -> None:
+        """End the agent at once, without waiting for its goodwill; ``ended`` is true then."""
+        self._reader.ended = True
+        self.hang_up()
+        self._starter.abandon(self._process)
+
+    def how_it_ended(self) -> str:
+        """For people, after ``ended``: exit code or signal, and what was printed last."""
+        try:
+            status = self._process.wait(_STATUS_S)
+        except subprocess.TimeoutExpired:
+            self._starter.abandon(self._process)
+            return "closed its line"
+        how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
+        last = self._last_words()
+        return f"{how}; it printed: {last}" if last else how
+
+    def close(self) -> None:
+        """Hang up and wait until the agent has ended; may be called after ``break_off``."""
+        self.hang_up()
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._starter.abandon(self._process)
+        self._out.close()
+        self._log.close()
+
+    def _last_words(self) -> str:
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, size - _LAST_BYTES))
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return " / ".join(lines[-_LAST_LINES:])
+
+
+class Pulse:
+    """A thread that lets remote agents know that the launcher lives, whatever its main thread does."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._lines = [line for line in lines if line.remote]
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+        if self._lines:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End it; may be called twice."""
+        self._over.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_S):
+            for line in self._lines:
+                line.beat()

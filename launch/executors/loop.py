@@ -1,0 +1,248 @@
+"""One job on its hosts: events of all agents to the supervisor, its orders back, until nothing of it runs."""
+
+from __future__ import annotations
+
+import secrets
+import select
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from decentral.errors import Interrupted, PreflightError, RunFailed
+from decentral.messages import RUN_ID_BYTES
+from decentral.transports.addresses import Endpoint, encode_book
+from launch.collect import land
+from launch.compose import compose
+from launch.display import Display
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.line import Line
+from launch.paths import unwritable
+from launch.placement import Placement
+from launch.protocol import SILENCE_S
+from launch.supervisor import Order, Supervisor
+
+FAILURE_GRACE_MS = 1200
+"""After a failure the run is over within 2 s: members have this long for their last log line."""
+INTERRUPT_GRACE_MS = 5000
+"""After Ctrl-C; a second one ends everything at once."""
+_LOOK_EVERY_MS = 500
+"""How often silence of hosts is looked for."""
+
+
+class JobLoop:
+    """Carries events from agents to the supervisor and orders back, until the job is over.
+
+    Args:
+        lines: one per host, by its name; hosts without a member take no part.
+        job: the job.
+        placement: who is where.
+        supervisor: what is known of the members.
+        display: hears of the progress.
+        interruption: SIGINT and SIGTERM.
+    """
+
+    def __init__(
+        self,
+        lines: Mapping[str, Line],
+        job: Job,
+        placement: Placement,
+        supervisor: Supervisor,
+        *,
+        display: Display,
+        interruption: Interruption,
+    ) -> None:
+        used = set(placement.host_of.values())
+        self._lines = {name: line for name, line in lines.items() if name in used}
+        self._remote = any(line.remote for line in self._lines.values())
+        self._job = job
+        self._placement = placement
+        self._supervisor = supervisor
+        self._display = display
+        self._interruption = interruption
+        composition = compose(job.arm, job.seed)
+        self._metric = composition.task.metric.name
+        self._measured = composition.measured
+        self._unloaded = set(self._lines)
+        self._forked = False
+        self._working: set[str] = set()
+        self._reached: dict[int, Endpoint] = {}
+        self._sockets: dict[str, str] = {}
+        self._refusal: Outcome | None = None
+        self._load: dict[str, Any] = {}
+
+    def run(self) -> Outcome:
+        """Run the job to its end; lines of agents that are gone have ``ended`` then."""
+        poll = select.poll()
+        by_fd = {line.fileno(): line for line in self._lines.values()}
+        for fd in (*by_fd, self._interruption.fileno()):
+            poll.register(fd, select.POLLIN)
+        probe = self._job.folder.path / ".probe"
+        try:
+            self._begin(str(probe))
+            while not self._over:
+                for fd, _ in poll.poll(_LOOK_EVERY_MS if self._remote else None):
+                    if fd == self._interruption.fileno():
+                        self._interrupt()
+                    else:
+                        self._listen(by_fd[fd])
+                self._look_for_silence()
+                for fd, line in list(by_fd.items()):
+                    if line.ended:
+                        poll.unregister(fd)
+                        del by_fd[fd]
+        except PreflightError as error:  # the run folder cannot be written: what is still to come is lost
+            for line in self._lines.values():
+                line.break_off()
+            self._refusal = Outcome("failed", str(error), PreflightError.exit_code)
+        finally:
+            probe.unlink(missing_ok=True)
+        return self._outcome()
+
+    @property
+    def _over(self) -> bool:
+        """Nothing of the job runs on any host, or nothing ever will."""
+        never = self._refusal is not None or self._supervisor.state != "running"
+        return not self._working and (self._forked or never)
+
+    def _outcome(self) -> Outcome:
+        supervisor = self._supervisor
+        if self._refusal is not None and supervisor.state != "interrupted":
+            return self._refusal
+        code = {"done": 0, "interrupted": Interrupted.exit_code}.get(supervisor.state, RunFailed.exit_code)
+        return Outcome(supervisor.state, supervisor.cause, code)
+
+    # Orders
+
+    def _begin(self, probe: str) -> None:
+        """Let agents load the data; where a round's time is to be measured, the timekeeper's host first."""
+        text = secrets.token_hex(16)
+        folder = self._job.folder.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / ".probe").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        self._load = {
+            "arm": self._job.arm.model_dump_json(),
+            "seed": self._job.seed,
+            "run": secrets.token_bytes(RUN_ID_BYTES),
+            "folder": str(folder),
+            "probe": {"path": probe, "text": text},
+            "several": len(self._lines) > 1,
+        }
+        timekeeper = self._placement.host_of[max(self._placement.host_of)]
+        for name in [timekeeper] if self._measured else list(self._lines):
+            self._order_load(name, None)
+
+    def _order_load(self, name: str, measured_ns: int | None) -> None:
+        members = sorted(m for m, host in self._placement.host_of.items() if host == name)
+        cores = [self._placement.core_of[member] for member in members]
+        self._lines[name].order("load", members=members, cores=cores, measured_ns=measured_ns, **self._load)
+
+    def _loaded(self, name: str, measured_ns: int | None) -> None:
+        if self._measured and len(self._unloaded) == len(self._lines):
+            for other in self._unloaded - {name}:
+                self._order_load(other, measured_ns)
+        self._unloaded.discard(name)
+        if self._unloaded or self._supervisor.state != "running" or self._refusal is not None:
+            return
+        self._forked = True
+        for each, line in self._lines.items():
+            self._working.add(each)
+            line.order("fork")
+
+    def _carry_out(self, orders: list[Order]) -> None:
+        for order in orders:
+            for name, line in self._lines.items():
+                if order == "stop":
+                    interrupted = self._supervisor.state == "interrupted"
+                    line.order("stop", grace_ms=INTERRUPT_GRACE_MS if interrupted else FAILURE_GRACE_MS)
+                elif order == "go" and len(self._lines) > 1:
+                    line.order("go", book=self._book(name))
+                else:
+                    line.order(order)
+
+    def _book(self, name: str) -> bytes:
+        """How members on host ``name`` reach those on other hosts."""
+        host_of = self._placement.host_of
+        return encode_book({m: end for m, end in self._reached.items() if host_of[m] != name})
+
+    def _interrupt(self) -> None:
+        self._interruption.drain()
+        self._carry_out(self._supervisor.interrupted())
+        if self._interruption.count > 1:
+            for line in self._lines.values():
+                self._lost(line, "was ended by the user")
+
+    # Events
+
+    def _listen(self, line: Line) -> None:
+        try:
+            for event in line.read():
+                self._carry_out(self._handle(line.name, event))
+        except RunFailed as damage:
+            self._lost(line, f"is out of order: {damage}")
+            return
+        if line.ended:
+            self._lost(line, line.how_it_ended())
+
+    def _look_for_silence(self) -> None:
+        for line in self._lines.values():
+            if not line.ended and line.silent:
+                self._lost(line, f"is lost: nothing has been heard of it for {SILENCE_S:g} s")
+
+    def _lost(self, line: Line, what: str) -> None:
+        """The agent is gone or given up, and with it all that it started."""
+        line.break_off()
+        self._working.discard(line.name)
+        sockets = self._sockets.pop(line.name, None)
+        if sockets is not None and not line.remote:
+            shutil.rmtree(sockets, ignore_errors=True)
+        self._carry_out(self._supervisor.host_lost(line.name, what))
+
+    def _refused(self, name: str, what: str, code: int) -> list[Order]:
+        if self._refusal is None and self._supervisor.state == "running":
+            where = f"host {name}: " if self._remote else ""
+            self._refusal = Outcome("failed", where + what, code)
+        return self._supervisor.host_lost(name, f"could not start its nodes: {what}")
+
+    def _handle(self, name: str, event: dict[str, Any]) -> list[Order]:
+        match event["is"]:
+            case "loaded":
+                self._loaded(name, event["measured_ns"])
+            case "file":
+                land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
+            case "sockets":
+                self._sockets[name] = event["folder"]
+            case "over":
+                self._working.discard(name)
+            case "evaluated":
+                scores = event["scores"]
+                score, loss = scores[self._metric], scores["loss"]
+                self._display.evaluated(event["node"], event["round"], self._metric, score, loss)
+            case "refused":
+                return self._refused(name, event["what"], event["code"])
+            case _:
+                return self._handle_member(event["member"], event)
+        return []
+
+    def _handle_member(self, member: int, event: dict[str, Any]) -> list[Order]:
+        supervisor = self._supervisor
+        orders: list[Order] = []
+        match event["is"]:
+            case "ready":
+                if event["address"] is not None:
+                    self._reached[member] = Endpoint(event["address"], event["key"])
+                orders = supervisor.ready(member)
+            case "progress":
+                supervisor.progress(member, event["round"])
+                self._display.progress(member, event["round"], event["loss"])
+            case "left":
+                orders = supervisor.left(member)
+            case "done":
+                orders = supervisor.done(member)
+            case "failed":
+                orders = supervisor.failed(member, event["what"])
+            case "exited":
+                orders = supervisor.exited(member, event["status"])
+        return orders

@@ -1,0 +1,177 @@
+"""The forked processes of one host: forking them, passing on what they say, and how they end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgpack
+
+from launch.board import Board
+from launch.build import Workload
+from launch.fork import Forked, fork_member
+from launch.kernel import give_back_free_memory
+from launch.process import Assignment
+
+_FIELDS = {
+    "ready": ("address", "key"),
+    "evaluated": ("node", "round", "scores"),
+    "failed": ("what",),
+}
+"""Names of what a member's words carry."""
+
+
+class Members:
+    """The members that an agent has forked for one job.
+
+    Args:
+        poll: the agent's; members' descriptors are registered with it.
+        tell: takes events for the launcher.
+        out: the agent's output, which members must not keep open.
+        slots: how many there will be.
+    """
+
+    def __init__(self, poll: select.poll, tell: Callable[..., None], out: int, slots: int) -> None:
+        self.board = Board(slots)
+        self._poll = poll
+        self._tell = tell
+        self._out = out
+        self._forked: dict[int, Forked] = {}
+        self._sources: dict[int, tuple[str, Forked]] = {}
+        self._told: dict[int, int] = {}
+        self._kill_at_ms: int | None = None
+
+    def __len__(self) -> int:
+        """How many have not ended."""
+        return len(self._forked)
+
+    def fork(
+        self, workload: Workload, assignments: Iterable[Assignment], between: Callable[[], None]
+    ) -> None:
+        """Fork a member per assignment, then let all of them begin.
+
+        Args:
+            workload: shared with them, not copied.
+            assignments: one each.
+            between: called after every fork.
+
+        Raises:
+            OSError: the host has no more processes, descriptors or memory; those forked so far are killed.
+        """
+        gc.collect()
+        give_back_free_memory()  # every fork copies the page tables of what is left
+        gc.freeze()  # the collector would touch, and so copy, every page that the children share
+        try:
+            for assignment in assignments:
+                self._add(fork_member(workload, assignment, list(self._forked.values()), self._out))
+                between()
+        except OSError:
+            self.signal(signal.SIGKILL)
+            raise
+        finally:
+            gc.unfreeze()
+        # Only now: children that ran while the rest is forked would make every fork wait for a core.
+        self.order("begin")
+
+    def order(self, word: str) -> None:
+        """Send ``word`` to all."""
+        for forked in self._forked.values():
+            forked.order(word)
+
+    def order_one(self, number: int, words: Any) -> None:
+        """Send a word, or a list of a word and what belongs to it, to one member; nothing if it has ended."""
+        forked = self._forked.get(number)
+        if forked is not None:
+            forked.order(words)
+
+    def stop(self, grace_ms: int) -> None:
+        """Ask all to end; kill those that have not after ``grace_ms``."""
+        self._kill_at_ms = now_ms() + grace_ms
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all."""
+        for forked in self._forked.values():
+            signal.pidfd_send_signal(forked.pidfd, number)
+
+    def look(self) -> None:
+        """To be called every now and then: tells of progress, and sees to those that are to end."""
+        if self._kill_at_ms is not None:
+            # Python drops what is raised inside a destructor, so the signal is repeated until it is heeded.
+            self.signal(signal.SIGKILL if now_ms() >= self._kill_at_ms else signal.SIGTERM)
+        for forked in self._forked.values():
+            self._report_progress(forked)
+
+    def hear(self, fd: int) -> None:
+        """Descriptor ``fd`` of a member is readable; nothing if it is none of theirs any more."""
+        kind, forked = self._sources.get(fd, ("", None))
+        if forked is None:
+            return
+        if kind == "end":
+            self._bury(forked)
+            return
+        while True:
+            try:
+                data = forked.line.recv(1 << 17, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:  # it died with an order unread
+                data = b""
+            if not data:
+                self._forget(forked.line.fileno())
+                return
+            self._pass_on(forked, msgpack.unpackb(data))
+
+    def end(self) -> None:
+        """Kill all that are left and wait for them."""
+        self.signal(signal.SIGKILL)
+        for forked in self._forked.values():
+            os.waitpid(forked.pid, 0)
+        self._forked.clear()
+        self.board.close()
+
+    def _add(self, forked: Forked) -> None:
+        self._forked[forked.number] = forked
+        for fd, kind in ((forked.line.fileno(), "line"), (forked.pidfd, "end")):
+            self._sources[fd] = (kind, forked)
+            self._poll.register(fd, select.POLLIN)
+
+    def _report_progress(self, forked: Forked) -> None:
+        round_, loss = self.board.read(forked.slot)
+        if round_ != self._told.get(forked.number, 0):
+            self._told[forked.number] = round_
+            self._tell("progress", member=forked.number, round=round_, loss=loss)
+
+    def _pass_on(self, forked: Forked, message: list[Any]) -> None:
+        kind, *rest = message
+        if kind in ("failed", "done"):
+            self._report_progress(forked)
+        self._tell(kind, member=forked.number, **dict(zip(_FIELDS.get(kind, ()), rest, strict=True)))
+
+    def _bury(self, forked: Forked) -> None:
+        # What it said last must be passed on before its end: the first cause comes first.
+        if forked.line.fileno() in self._sources:
+            self.hear(forked.line.fileno())
+        self._report_progress(forked)
+        _, status = os.waitpid(forked.pid, 0)
+        for fd in (forked.pidfd, forked.line.fileno()):
+            if fd in self._sources:
+                self._forget(fd)
+        forked.let_go()
+        del self._forked[forked.number]
+        self._tell("exited", member=forked.number, status=os.waitstatus_to_exitcode(status))
+
+    def _forget(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        del self._sources[fd]
+
+
+def now_ms() -> int:
+    """Real time, for deadlines."""
+    return time.monotonic_ns() // 1_000_000
