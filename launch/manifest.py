@@ -76,6 +76,7 @@ class Manifest:
         }
 
     def write(self) -> None:
+        """Write what is known now."""
         self._folder.write_json("manifest.json", self._content)
 
     def job_ended(
@@ -93,6 +94,7 @@ class Manifest:
             self.write()  # otherwise end() follows at once, which copes with a disk that is full
 
     def end(self, outcome: Outcome) -> None:
+        """The run has ended; the last state."""
         ended = asdict(outcome)
         del ended["placement"]  # is each job's
         self._content.update(ended_utc=_utc(), **ended)

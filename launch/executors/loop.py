@@ -27,6 +27,8 @@ INTERRUPT_GRACE_MS = 5000
 """After Ctrl-C; a second one ends everything at once."""
 _LOOK_EVERY_MS = 500
 """How often silence of hosts is looked for."""
+_STATES: dict[Order, str] = {"go": "running", "release": "ending", "stop": "stopping"}
+"""What displays show of a host that was given an order."""
 
 
 class JobLoop:
@@ -78,14 +80,16 @@ class JobLoop:
             poll.register(fd, select.POLLIN)
         probe = self._job.folder.path / ".probe"
         try:
+            self._display.hosts({name: self._placement.members_on(name) for name in self._lines})
             self._begin(str(probe))
             while not self._over:
-                for fd, _ in poll.poll(_LOOK_EVERY_MS if self._remote else None):
+                for fd, _ in poll.poll(_LOOK_EVERY_MS):
                     if fd == self._interruption.fileno():
                         self._interrupt()
                     else:
                         self._listen(by_fd[fd])
                 self._look_for_silence()
+                self._display.tick()
                 for fd, line in list(by_fd.items()):
                     if line.ended:
                         poll.unregister(fd)
@@ -137,6 +141,7 @@ class JobLoop:
     def _order_load(self, name: str, measured_ns: int | None) -> None:
         members = sorted(m for m, host in self._placement.host_of.items() if host == name)
         cores = [self._placement.core_of[member] for member in members]
+        self._display.host(name, "loading")
         self._lines[name].order("load", members=members, cores=cores, measured_ns=measured_ns, **self._load)
 
     def _loaded(self, name: str, measured_ns: int | None) -> None:
@@ -149,11 +154,14 @@ class JobLoop:
         self._forked = True
         for each, line in self._lines.items():
             self._working.add(each)
+            self._display.host(each, "starting")
             line.order("fork")
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
             for name, line in self._lines.items():
+                if order in _STATES and not line.ended:
+                    self._display.host(name, _STATES[order])
                 if order == "stop":
                     interrupted = self._supervisor.state == "interrupted"
                     line.order("stop", grace_ms=INTERRUPT_GRACE_MS if interrupted else FAILURE_GRACE_MS)
@@ -178,7 +186,9 @@ class JobLoop:
 
     def _listen(self, line: Line) -> None:
         try:
-            for event in line.read():
+            events = line.read()
+            self._display.heard(line.name)
+            for event in events:
                 self._carry_out(self._handle(line.name, event))
         except RunFailed as damage:
             self._lost(line, f"is out of order: {damage}")
@@ -193,6 +203,7 @@ class JobLoop:
 
     def _lost(self, line: Line, what: str) -> None:
         """The agent is gone or given up, and with it all that it started."""
+        self._display.host(line.name, "lost", 0)
         line.break_off()
         self._working.discard(line.name)
         sockets = self._sockets.pop(line.name, None)
@@ -216,6 +227,7 @@ class JobLoop:
                 self._sockets[name] = event["folder"]
             case "over":
                 self._working.discard(name)
+                self._display.host(name, "done", 0)
             case "evaluated":
                 scores = event["scores"]
                 score, loss = scores[self._metric], scores["loss"]
