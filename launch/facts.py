@@ -40,14 +40,19 @@ def python_and_packages() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
+def free_bytes(folder: Path) -> int:
+    """Space on the disk of ``folder``, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def facts(folder: Path) -> dict[str, Any]:
     """Plain values: who this host is and what it has.
 
     Args:
         folder: on whose disk this host would write.
     """
-    while not folder.exists():
-        folder = folder.parent
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "pid": os.getpid(),
@@ -57,7 +62,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "kernel": platform.release(),
         "memory_bytes": psutil.virtual_memory().total,
         "memory_available": psutil.virtual_memory().available,
-        "disk_free": shutil.disk_usage(folder).free,
+        "disk_free": free_bytes(folder),
         "nofile_hard": -1 if descriptors == resource.RLIM_INFINITY else descriptors,
         "executable": sys.executable,
         "versions": python_and_packages(),

@@ -22,11 +22,12 @@ from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
 from launch.facts import facts
+from launch.host_plan import check_hosts
 from launch.hosts import Hosts
 from launch.live import LiveFile
 from launch.manifest import Manifest
 from launch.paths import RunFolder, create_run_folder
-from launch.preflight import preflight
+from launch.preflight import check_facts, preflight
 from launch.rounds import most_rounds
 from results.report import write_report
 
@@ -71,6 +72,8 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment, options.executor)
     experiment = complete(experiment)
+    if options.hosts is not None:
+        check_hosts(experiment, options.hosts)
     preflight(experiment, options.out, inline=options.executor == "inline" or options.hosts is not None)
     if options.executor == "inline":
         # Imported here: it needs torch in this process, the other ones must not pay for it.
@@ -80,7 +83,11 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
             return _run_checked(experiment, options, display, inline, {"localhost": facts(options.out)})
     with closing(_make_fleet(options.hosts, display)) as fleet:
         fleet.start()  # agents import torch while folder and manifest are made
-        here = {"localhost": facts(options.out)} if options.hosts is None else fleet.meet()
+        here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
+        if options.hosts is not None:
+            here = fleet.meet()
+            if problems := check_facts(experiment, options.hosts, here):
+                raise PreflightError("\n".join(problems))
         return _run_checked(experiment, options, display, fleet, here)
 
 
@@ -162,7 +169,7 @@ def _make_fleet(hosts: Hosts | None, display: Display) -> Fleet:
         return LocalExecutor()
     from launch.executors.remote import starter_for
 
-    return Fleet(hosts.hosts, starter_for(hosts), display.note)
+    return Fleet(hosts, starter_for(hosts), display.note)
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:

@@ -9,7 +9,8 @@ Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts 
 (arm, seed, run, folder, probe, several, members, cores, measured_ns), ``put`` (path, offset, data: a piece of
 a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it
 alone), ``stop`` (grace_ms until members are killed), ``beat``, ``exit``.
-Events out: ``hello`` (facts of the host), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
+Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
+write), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
 if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``,
 ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a
 piece of a log, where this host does not see the run folder), ``refused`` (the job could not be started),
@@ -37,7 +38,7 @@ from decentral.tasks.base import LoadedTask
 from decentral.transports.addresses import Listen
 from launch.build import Workload, load_workload
 from launch.collect import Collector, land
-from launch.facts import data_address, facts, usable_cores
+from launch.facts import data_address, facts, free_bytes, usable_cores
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.process import Assignment
@@ -65,6 +66,8 @@ class Agent:
         self._poll = select.poll()
         self._host: dict[str, Any] = {"name": "localhost", "remote": False}
         self._job: dict[str, Any] = {}
+        self._base = Path()
+        self._listen: Listen | None = None
         self._folder = Path()
         self._workload: Workload | None = None
         self._members: Members | None = None
@@ -123,7 +126,7 @@ class Agent:
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
             case "host":
-                self._host = order
+                self._refusing(self._settle, order)
             case "load":
                 self._refusing(self._load, order)
             case "put":
@@ -161,6 +164,17 @@ class Agent:
                 self._members.end()
             self._close_job()
 
+    def _settle(self, order: dict[str, Any]) -> None:
+        self._host = order
+        base = self._base = Path(order["folder"]).expanduser()
+        towards = order["towards"]
+        address = data_address(order["bind"], os.environ, towards) if towards else None
+        self._listen = None
+        if address is not None:
+            ports = order["ports"]
+            self._listen = Listen(address, None if ports is None else (ports[0], ports[1]))
+        self._tell("here", address=address, disk_free=free_bytes(base))
+
     def _load(self, order: dict[str, Any]) -> None:
         self._job = order
         remote = bool(self._host["remote"])
@@ -172,8 +186,7 @@ class Agent:
         self._workload = workload
         self._folder = Path(order["folder"])
         if remote and not _holds(order["probe"]):
-            base = Path(self._host["folder"]).expanduser() / "scratch"
-            self._scratch = PrivateFolder(base, "job-")
+            self._scratch = PrivateFolder(self._base / "scratch", "job-")
             self._folder = self._scratch.path
             self._collector = Collector(
                 self._folder,
@@ -184,15 +197,10 @@ class Agent:
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None
-        job, host = self._job, self._host
+        job = self._job
         # Short, as Unix socket paths are limited to 107 bytes, and private: only this user may connect.
         self._sockets = PrivateFolder(Path(tempfile.gettempdir()), "decentral-")
         self._tell("sockets", folder=str(self._sockets.path))
-        listen = None
-        if job["several"]:
-            ports = host["ports"]
-            address = data_address(host["bind"], os.environ, host["towards"])
-            listen = Listen(address, None if ports is None else (ports[0], ports[1]))
         cores = usable_cores()
         members = self._members = Members(self._poll, self._tell, self._out, len(job["members"]))
         assignments = [
@@ -201,10 +209,10 @@ class Agent:
                 run=job["run"],
                 sockets=self._sockets.path,
                 folder=JobFolder(self._folder),
-                host=host["name"],
+                host=self._host["name"],
                 board=members.board,
                 slot=slot,
-                listen=listen,
+                listen=self._listen if job["several"] else None,
                 core=None if core is None or core >= len(cores) else cores[core],
             )
             for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from decentral.config import Arm
 from decentral.errors import ConfigError, Interrupted, PreflightError, RunFailed
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.line import Line, Pulse
 from launch.executors.loop import JobLoop
 from launch.executors.starters import Starter
-from launch.hosts import Host
-from launch.placement import Capacity, Placement, place, ranges
+from launch.hosts import Hosts
+from launch.placement import Placement, ranges
+from launch.placing import place_arm
 from launch.supervisor import Supervisor
 from launch.wall import gather
 
@@ -33,10 +33,9 @@ class Fleet:
         tell: hears a line on what takes time before the first job.
     """
 
-    def __init__(
-        self, hosts: Sequence[Host], starter: Starter, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
-        self._hosts = tuple(hosts)
+    def __init__(self, hosts: Hosts, starter: Starter, tell: Callable[[str], None] = lambda _: None) -> None:
+        self._all = hosts
+        self._hosts = hosts.hosts
         self._starter = starter
         self._tell = tell
         self._lines: dict[str, Line] = {}
@@ -65,11 +64,9 @@ class Fleet:
         """
         self.start()
         if not self._met:
-            problems = _await_hellos(list(self._lines.values()), interruption)
+            problems = self._await_all(interruption)
             if problems:
                 raise PreflightError("\n".join(problems))
-            for line in self._lines.values():
-                self._introduce(line)
             self._met = True
         return {name: line.facts for name, line in self._lines.items()}
 
@@ -77,7 +74,8 @@ class Fleet:
         """Run ``job`` on one process per node."""
         n, wall = job.arm.nodes, job.arm.run.clock == "wall"
         try:
-            placement = _place(job.arm, self._hosts, self.meet(interruption))
+            cores = {name: known["cores"] for name, known in self.meet(interruption).items()}
+            placement = place_arm(job.arm, job.seed, self._all, cores)
         except Interrupted as error:
             return Outcome("interrupted", str(error), error.exit_code)
         except (ConfigError, PreflightError) as error:
@@ -108,62 +106,53 @@ class Fleet:
         for line in lines.values():
             line.close()
 
-    def _introduce(self, line: Line) -> None:
+    def _await_all(self, interruption: Interruption | None) -> list[str]:
+        """Read until all agents and this process know each other; what went wrong with those that do not."""
+        poll = select.poll()
+        if interruption is not None:
+            poll.register(interruption.fileno(), select.POLLIN)
+        waiting = {line.fileno(): line for line in self._lines.values()}
+        problems = []
+        for fd in waiting:
+            poll.register(fd, select.POLLIN)
+        deadline_s = time.monotonic() + MEET_S
+        while waiting and (left_s := deadline_s - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left_s * 1000):
+                if fd not in waiting:
+                    raise Interrupted("interrupted by the user")
+                line = waiting[fd]
+                try:
+                    line.meet(self._introduction(line))
+                except RunFailed as refusal:
+                    line.break_off()
+                    problems.append(f"host {line.name}: {refusal}")
+                else:
+                    if line.ended:
+                        problems.append(f"host {line.name}: its agent {line.how_it_ended()}")
+                if line.met or line.ended:
+                    poll.unregister(fd)
+                    del waiting[fd]
+        return problems + [
+            f"host {line.name}: its agent has not answered for {MEET_S:g} s; try decentral doctor"
+            for line in waiting.values()
+        ]
+
+    def _introduction(self, line: Line) -> dict[str, Any]:
+        """What an agent has to know of its host."""
         host = line.host
-        line.order(
-            "host",
-            name=host.name,
-            remote=line.remote,
-            bind=host.bind,
-            ports=host.port_range,
-            folder=host.folder or "~/.cache/decentral",
-            towards=[other.address or other.name for other in self._hosts if other is not host],
-        )
-
-
-def _place(arm: Arm, hosts: Sequence[Host], facts: Mapping[str, Mapping[str, Any]]) -> Placement:
-    capacities = [
-        Capacity(host.name, host.cores or facts[host.name]["cores"], host.share, host.nodes, host.regions)
-        for host in hosts
-    ]
-    return place(arm.nodes, capacities, regions=None, timekeeper=arm.run.clock == "virtual")
+        return {
+            "name": host.name,
+            "remote": line.remote,
+            "bind": host.bind,
+            "ports": host.port_range,
+            "folder": host.folder or "~/.cache/decentral",
+            "towards": [other.target for other in self._hosts if other is not host],
+        }
 
 
 def _shown(placement: Placement) -> dict[str, str]:
     hosts = dict.fromkeys(placement.host_of.values())
     return {host: ranges(placement.nodes_on(host)) for host in hosts}
-
-
-def _await_hellos(lines: Sequence[Line], interruption: Interruption | None) -> list[str]:
-    """Read until all have told their facts; what went wrong with those that did not."""
-    poll = select.poll()
-    if interruption is not None:
-        poll.register(interruption.fileno(), select.POLLIN)
-    waiting = {line.fileno(): line for line in lines}
-    problems = []
-    for fd in waiting:
-        poll.register(fd, select.POLLIN)
-    deadline_s = time.monotonic() + MEET_S
-    while waiting and (left_s := deadline_s - time.monotonic()) > 0:
-        for fd, _ in poll.poll(left_s * 1000):
-            if fd not in waiting:
-                raise Interrupted("interrupted by the user")
-            line = waiting[fd]
-            try:
-                line.await_hello()
-            except RunFailed as damage:
-                line.break_off()
-                problems.append(f"host {line.name}: {damage}")
-            else:
-                if line.ended:
-                    problems.append(f"host {line.name}: its agent {line.how_it_ended()}")
-            if line.facts or line.ended:
-                poll.unregister(fd)
-                del waiting[fd]
-    return problems + [
-        f"host {line.name}: its agent has not answered for {MEET_S:g} s; try decentral doctor"
-        for line in waiting.values()
-    ]
 
 
 def _with_fidelity(job: Job, outcome: Outcome) -> Outcome:

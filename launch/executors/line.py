@@ -7,9 +7,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from decentral.errors import RunFailed
 from launch.executors.starters import Starter
 from launch.hosts import Host
 from launch.protocol import BEAT_S, SILENCE_S, FrameReader, write_frame
@@ -31,12 +32,14 @@ class Line:
 
     Attributes:
         host: as given.
-        facts: what the agent has told of its host; empty until its first event.
+        facts: what the agent has told of its host (``launch.facts``); empty until its first event.
+        met: whether both know all of each other that jobs need.
     """
 
     def __init__(self, host: Host, starter: Starter) -> None:
         self.host = host
         self.facts: dict[str, Any] = {}
+        self.met = False
         self._starter = starter
         # Without a name: what has none is left by nobody, however this process ends.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
@@ -102,11 +105,23 @@ class Line:
         self._heard_s = time.monotonic()
         return [event for event in events if event["is"] != "beat"]
 
-    def await_hello(self) -> None:
-        """Take what is here; ``facts`` are known once the agent's first event was in it."""
+    def meet(self, introduction: Mapping[str, Any]) -> None:
+        """Take what is here: the agent's greeting is answered with what it has to know of its host.
+
+        Raises:
+            RunFailed: something else writes to the agent's output, or the agent cannot work on its host.
+        """
         for event in self.read():
-            if event["is"] == "hello":
-                self.facts = {name: value for name, value in event.items() if name != "is"}
+            match event["is"]:
+                case "hello":
+                    self.facts = {name: value for name, value in event.items() if name != "is"}
+                    self.order("host", **introduction)
+                case "here":
+                    self.facts["address"] = event["address"]
+                    self.facts["disk_free"] = event["disk_free"]
+                    self.met = True
+                case "refused":
+                    raise RunFailed(event["what"])
 
     def hang_up(self) -> None:
         """Close the agent's input, which ends it and all that it forked; does not wait."""

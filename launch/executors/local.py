@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from launch.executors.fleet import Fleet
 from launch.executors.starters import LocalStarter
-from launch.hosts import Host
+from launch.hosts import Host, Hosts
 
-LOCALHOST = Host(name="localhost", local=True)
+LOCALHOST = Hosts(hosts=(Host(name="localhost", local=True),), source="this machine", kind="ssh")
 
 
 class LocalExecutor(Fleet):
     """Runs all jobs of a session under one agent, a child process."""
 
     def __init__(self) -> None:
-        super().__init__((LOCALHOST,), LocalStarter())
+        super().__init__(LOCALHOST, LocalStarter())
