@@ -28,6 +28,7 @@ from launch.commands.tables import show_comparison
 
 if TYPE_CHECKING:
     from decentral.config import Experiment
+    from launch.hosts import Hosts
 
 
 def run(
@@ -85,19 +86,18 @@ def run(
             show_prediction(loaded if chosen else first, predict_rounds)
         elif dry_run:
             show_plan(loaded, executor, machines)
-        elif machines is not None:
-            text = "several hosts can only be planned for yet; add --dry-run"
-            raise typer.BadParameter(text, param_hint="--hosts")
         else:
-            _run(loaded, out, executor, strict=strict)
+            _run(loaded, out, executor, strict=strict, hosts=machines)
 
 
-def _run(experiment: Experiment, out: Path, executor: ExecutorName, *, strict: bool) -> None:
+def _run(
+    experiment: Experiment, out: Path, executor: ExecutorName, *, strict: bool, hosts: Hosts | None
+) -> None:
     from launch.display import make_display
     from launch.session import RunOptions, run_experiment
 
     command = ("decentral", *sys.argv[1:])
-    options = RunOptions(out=out, executor=executor, command=command, strict=strict)
+    options = RunOptions(out=out, executor=executor, command=command, strict=strict, hosts=hosts)
     display = make_display(sys.stderr)
     try:
         folder = run_experiment(experiment, options, display)
