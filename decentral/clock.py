@@ -13,15 +13,23 @@ class WallClock:
     """Real, monotonic time since ``start``, less what was spent paused.
 
     One thread starts and pauses it; any thread may read it.
+
+    Args:
+        offset_ns: to be added to this host's monotonic clock to get the one that all hosts of a run share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, offset_ns: int = 0) -> None:
+        self._offset_ns = offset_ns
         self._state: tuple[int, int | None] = (time.monotonic_ns(), None)
         """Origin, and the instant of the pause in progress: one tuple, so readers see both or neither."""
 
     def start(self) -> None:
         """The start barrier fell: it is 0 now."""
         self._state = (time.monotonic_ns(), None)
+
+    def shared_ns(self) -> int:
+        """Real time on the clock that all hosts of a run share, whether paused or not."""
+        return time.monotonic_ns() + self._offset_ns
 
     @property
     def running(self) -> bool:

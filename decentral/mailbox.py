@@ -46,7 +46,7 @@ class Mailbox:
         self._failure: BaseException | None = None
 
     def deliver(self, messages: Sequence[Message], now_ns: int) -> None:
-        """Take in what arrived together at ``now_ns`` on the monotonic clock; their ``time_ns``: when due."""
+        """Take in what arrived together at ``now_ns`` on the shared clock; their ``time_ns``: when due."""
         with self._news:
             self._heard_s = time.monotonic()
             for message in messages:

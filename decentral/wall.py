@@ -1,8 +1,8 @@
 """Real time: one process per node, links paced in user space as the network model says.
 
 Sends are paced and delayed by the sender, shared downlinks paced by the receiver (``decentral.downlink``).
-Processes share the monotonic clock of one host. How well it went is told by ``report`` and judged by
-``decentral.fidelity``.
+Processes share a clock: the monotonic one of a host, with an offset for every further host. How well it went
+is told by ``report`` and judged by ``decentral.fidelity``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class WallMedium:
         released: a descriptor that becomes readable when all nodes have left; it is not read. None: a node
             that serves does not wait for the others.
         trace: hears, in the sending thread, of every transfer that ended or was cut.
+        clock_offset_ns: to be added to this host's monotonic clock to get the one that all hosts share.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class WallMedium:
         left: Callable[[], None] = lambda: None,
         released: int | None = None,
         trace: Callable[[Transfer], None] | None = None,
+        clock_offset_ns: int = 0,
     ) -> None:
         self._node = node
         self._observer = observer
@@ -72,7 +74,7 @@ class WallMedium:
         self._transport = transport
         self._left = left
         self._waits = released is not None
-        self._clock = WallClock()
+        self._clock = WallClock(clock_offset_ns)
         self._mailbox = Mailbox(node=node, by_round=by_round, timeout_s=timeout_s)
         self._pacer = Pacer(node=node, model=model, trace=trace)
         self._sender = Sender(
@@ -85,7 +87,12 @@ class WallMedium:
             failed=self._mailbox.fail,
         )
         self._receiver = Receiver(
-            node=node, transport=transport, mailbox=self._mailbox, sender=self._sender, released=released
+            node=node,
+            transport=transport,
+            clock=self._clock,
+            mailbox=self._mailbox,
+            sender=self._sender,
+            released=released,
         )
         self._server: Server | None = None
         self._sequence = 0

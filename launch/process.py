@@ -60,6 +60,7 @@ class Assignment:
         slot: this process's slot on the board.
         listen: where members on other hosts reach this one; None: all are on this host.
         core: to be bound to; None: any.
+        clock_offset_ns: of this host's monotonic clock to that of all hosts, for runs in real time.
     """
 
     number: int
@@ -71,6 +72,7 @@ class Assignment:
     slot: int
     listen: Listen | None = None
     core: int | None = None
+    clock_offset_ns: int = 0
 
     def book(self) -> Book:
         """How to reach the members on other hosts; from the start barrier on."""
@@ -209,6 +211,7 @@ def _in_real_time(
         timeout_s=run.liveness_timeout_s,
         left=lambda: channel.tell("left"),
         released=channel.fileno(),
+        clock_offset_ns=assignment.clock_offset_ns,
     )
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)

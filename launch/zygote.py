@@ -6,11 +6,11 @@ process it forked with it, when its input closes, which is how the death of a la
 host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
-(arm, seed, run, folder, probe, several, members, cores, measured_ns), ``put`` (path, offset, data: a piece of
-a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it
-alone), ``stop`` (grace_ms until members are killed), ``beat``, ``exit``.
+(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns), ``put`` (path, offset,
+data: a piece of a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member,
+words: for it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
-write), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
+write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
 if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``,
 ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a
 piece of a log, where this host does not see the run folder), ``refused`` (the job could not be started),
@@ -25,6 +25,7 @@ import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,8 @@ class Agent:
                 self._refusing(self._settle, order)
             case "load":
                 self._refusing(self._load, order)
+            case "time":
+                self._tell("time", here_ns=time.monotonic_ns())
             case "put":
                 land(self._folder, self._host["name"], order["path"], order["offset"], order["data"])
                 if self._collector is not None:
@@ -214,6 +217,7 @@ class Agent:
                 slot=slot,
                 listen=self._listen if job["several"] else None,
                 core=None if core is None or core >= len(cores) else cores[core],
+                clock_offset_ns=job["clock_offset_ns"],
             )
             for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
         ]

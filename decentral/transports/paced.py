@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -123,7 +122,7 @@ class Sender:
         self._transport.send([(destination, [message])])
 
     def hear(self, word: Message, real_ns: int, at_ns: int) -> None:
-        """A word on a shared downlink came in at ``real_ns`` on the monotonic clock. This thread's order."""
+        """A word on a shared downlink came in at ``real_ns`` on the shared clock. This thread's order."""
         sender, sequence = word.sender, word.sequence
         if word.kind is Kind.GRANT:
             self.pacer.grant(sequence, at_ns - (real_ns - word.time_ns), word.age)
@@ -173,13 +172,13 @@ class Sender:
         if self._clock.running:
             left_ns = min(left_ns, self.pacer.next_ns() - self._clock.now_ns())
         if self._downlink is not None:
-            left_ns = min(left_ns, self._downlink.next_ns() - time.monotonic_ns())
+            left_ns = min(left_ns, self._downlink.next_ns() - self._clock.shared_ns())
         return None if left_ns > INFINITE_NS >> 1 else left_ns / NS_PER_S
 
     def _hand_over(self, due: Sequence[Due]) -> None:
         for at_ns, together in itertools.groupby(due, lambda each: each.at_ns):
             # When it should have been there, on the clock that sender and receiver share.
-            real_ns = time.monotonic_ns() - (self._clock.now_ns() - at_ns)
+            real_ns = self._clock.shared_ns() - (self._clock.now_ns() - at_ns)
             outgoing = [(each.destination, each.message._replace(time_ns=real_ns)) for each in together]
             self.meta_bytes += self._transport.send(grouped(outgoing, self._batch_bytes))
 
@@ -190,11 +189,11 @@ class Sender:
             for offer in offers:
                 self._offer(offer)
         if self._downlink is not None:
-            for grant in self._downlink.advance(time.monotonic_ns()):
+            for grant in self._downlink.advance(self._clock.shared_ns()):
                 self._grant(grant)
 
     def _offer(self, offer: Offer) -> None:
-        real_ns = time.monotonic_ns() - (self._clock.now_ns() - offer.start_ns)
+        real_ns = self._clock.shared_ns() - (self._clock.now_ns() - offer.start_ns)
         kind = Kind.WITHDRAWAL if offer.nbytes is None else Kind.OFFER
         self.tell(offer.destination, kind, offer.sequence, time_ns=real_ns, amount=offer.nbytes or 0)
 
@@ -208,15 +207,24 @@ class Receiver:
     Args:
         node: its id.
         transport: the node's sockets.
+        clock: the node's, whose shared time is what arrivals are stamped with.
         mailbox: takes messages.
         sender: takes words on shared downlinks.
         released: a descriptor that is readable once all nodes have left; None: nobody tells.
     """
 
     def __init__(
-        self, *, node: int, transport: ZmqTransport, mailbox: Mailbox, sender: Sender, released: int | None
+        self,
+        *,
+        node: int,
+        transport: ZmqTransport,
+        clock: WallClock,
+        mailbox: Mailbox,
+        sender: Sender,
+        released: int | None,
     ) -> None:
         self._transport = transport
+        self._clock = clock
         self._mailbox = mailbox
         self._sender = sender
         self._released = released
@@ -256,7 +264,7 @@ class Receiver:
                 self._mailbox.release()
                 poller.unregister(self._released)
             while (messages := self._transport.receive_now()) is not None:
-                self._sort(messages, time.monotonic_ns())
+                self._sort(messages, self._clock.shared_ns())
 
     def _sort(self, messages: list[Message], now_ns: int) -> None:
         if messages[0].kind in _CONTROL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from launch.protocol import BEAT_S, SILENCE_S, FrameReader, write_frame
 
 _END_S = 5.0
 """How long an agent may take to end after its input has closed."""
+_EXCHANGES = 21
+"""Round trips by which a host's clock is compared."""
 _STATUS_S = 2.0
 """How long the child process may take to end after its output has closed."""
 _LAST_BYTES, _LAST_LINES = 4096, 3
@@ -122,6 +125,36 @@ class Line:
                     self.met = True
                 case "refused":
                     raise RunFailed(event["what"])
+
+    def measure_clock(self) -> int:
+        """What to add to the agent's monotonic clock to get this process's, in nanoseconds; blocks.
+
+        Half of the shortest round trip of several is the uncertainty, ``facts["clock_error_s"]``. Between
+        jobs only: other events are not expected meanwhile.
+
+        Raises:
+            RunFailed: the agent does not answer.
+        """
+        best_ns, offset_ns = None, 0
+        for _ in range(_EXCHANGES):
+            sent_ns = time.monotonic_ns()
+            self.order("time")
+            here_ns = self._await_time()
+            now_ns = time.monotonic_ns()
+            if best_ns is None or now_ns - sent_ns < best_ns:
+                best_ns, offset_ns = now_ns - sent_ns, (sent_ns + now_ns) // 2 - here_ns
+        assert best_ns is not None
+        self.facts["clock_error_s"] = best_ns / 2e9
+        return offset_ns
+
+    def _await_time(self) -> int:
+        deadline_s = time.monotonic() + SILENCE_S
+        while (left_s := deadline_s - time.monotonic()) > 0 and not self.ended:
+            if select.select([self], [], [], left_s)[0]:
+                for event in self.read():
+                    if event["is"] == "time":
+                        return int(event["here_ns"])
+        raise RunFailed(f"the agent on host {self.name} does not tell its time; look at that host's load")
 
     def hang_up(self) -> None:
         """Close the agent's input, which ends it and all that it forked; does not wait."""

@@ -64,6 +64,7 @@ class JobLoop:
         composition = compose(job.arm, job.seed)
         self._metric = composition.task.metric.name
         self._measured = composition.measured
+        self._real_time = job.arm.run.clock == "wall"
         self._unloaded = set(self._lines)
         self._forked = False
         self._working: set[str] = set()
@@ -142,7 +143,20 @@ class JobLoop:
         members = sorted(m for m, host in self._placement.host_of.items() if host == name)
         cores = [self._placement.core_of[member] for member in members]
         self._display.host(name, "loading")
-        self._lines[name].order("load", members=members, cores=cores, measured_ns=measured_ns, **self._load)
+        line = self._lines[name]
+        try:
+            offset_ns = line.measure_clock() if self._real_time and line.remote else 0
+        except RunFailed as silence:
+            self._lost(line, str(silence))
+            return
+        line.order(
+            "load",
+            members=members,
+            cores=cores,
+            measured_ns=measured_ns,
+            clock_offset_ns=offset_ns,
+            **self._load,
+        )
 
     def _loaded(self, name: str, measured_ns: int | None) -> None:
         if self._measured and len(self._unloaded) == len(self._lines):
