@@ -7,13 +7,14 @@ host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable 
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
 (arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns), ``put`` (path, offset,
-data: a piece of a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member,
-words: for it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
+data: a piece of a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell``
+(member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
-write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns), ``sockets`` (their folder, to be removed
-if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``,
-``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a
-piece of a log, where this host does not see the run folder), ``refused`` (the job could not be started),
+write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns), ``sockets`` (their folder, to be
+removed if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it),
+``progress``, ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path,
+offset, data: a piece of a log, where this host does not see the run folder), ``refused`` (what was ordered
+cannot be done: what, code),
 ``beat``, ``over`` (nothing of the job runs here, all is told).
 """
 
