@@ -193,8 +193,11 @@ class SequenceWindow:
     """Batch numbers 1, 2, ... of one sender: each is accepted once, in any order.
 
     Order can change when a sender closes a connection and opens another one; what is remembered is the
-    gap-free floor and the numbers above it.
+    gap-free floor and the numbers above it. There are at most ``WINDOW`` of these: whoever leaves a gap for
+    longer (batches that a torn connection lost, or numbers made up) may not fill it any more.
     """
+
+    WINDOW = 4096
 
     def __init__(self) -> None:
         self._floor = 0
@@ -205,6 +208,8 @@ class SequenceWindow:
         if batch <= self._floor or batch in self._above:
             return False
         self._above.add(batch)
+        if len(self._above) > self.WINDOW:
+            self._floor = min(self._above) - 1
         while self._floor + 1 in self._above:
             self._floor += 1
             self._above.remove(self._floor)

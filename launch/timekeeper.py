@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,26 +18,43 @@ from types import FrameType
 
 import zmq
 
-from decentral.errors import Deadlock, PreflightError
+from decentral.errors import Deadlock, PreflightError, RunFailed, WireError
+from decentral.network.model import INFINITE_NS
 from decentral.speech import Speech
 from decentral.timekeeper import Timekeeper
-from decentral.transports.control import decode_from_node, encode_deadlock, encode_telling
+from decentral.transports.addresses import Book, Endpoint, Listen
+from decentral.transports.control import Leave, decode_from_node, encode_deadlock, encode_telling
+from decentral.transports.curve import TcpSide, owner
 from decentral.transports.wire import timekeeper_address
 
+MAX_WORD_BYTES = 64 << 20
+"""Longest word of a node on another host: a million messages put into its queue in one round take 40 MB."""
+_QUEUED = 1000
+_ROUTING_BYTES = 4
 _DEADLOCK_GRACE_MS = 5_000
 
 
 class TimekeeperSocket:
     """Where all nodes of a run tell the timekeeper what they do.
 
+    A word belongs to the node whose connection it came by: that of its routing id and, from another host, of
+    its key. A node whose own word does not fit the format is broken, and waits for an answer that cannot
+    come: that ends the run, with its name. Whatever claims to be another's is refused and counted, and so are
+    strangers, who never get as far as a word.
+
     Args:
         folder: of the run's sockets.
+        listen: where nodes on other hosts reach it; None: all are on this host.
+        n: number of nodes; None: any.
 
     Raises:
         PreflightError: it cannot listen there.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, listen: Listen | None = None, n: int | None = None) -> None:
+        self._n = INFINITE_NS if n is None else n
+        self._refused: Counter[str] = Counter()
+        self._tcp: TcpSide | None = None
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -46,10 +64,43 @@ class TimekeeperSocket:
         address = timekeeper_address(folder)
         try:
             self._socket.bind(address)
+            if listen is not None:
+                self._tcp = TcpSide(
+                    self._context,
+                    self._socket,
+                    listen,
+                    who="the timekeeper",
+                    max_frame_bytes=MAX_WORD_BYTES,
+                    queued=_QUEUED,
+                )
         except zmq.ZMQError as error:
             self.close()
             what = f"cannot listen on {address}: {error}; look at the folder's rights and space"
             raise PreflightError(what) from error
+        except PreflightError:
+            self.close()
+            raise
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where nodes on other hosts reach it; None: they cannot."""
+        return None if self._tcp is None else self._tcp.endpoint
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Words and connections refused so far, by reason."""
+        return self._refused if self._tcp is None else self._refused + self._tcp.refused
+
+    def connect(self, book: Book) -> None:
+        """Let the nodes on other hosts in; once. Those that came before have been waiting.
+
+        Raises:
+            RuntimeError: it has a book already, or nodes on other hosts and no socket for them.
+        """
+        if self._tcp is not None:
+            self._tcp.connect(book)
+        elif book:
+            raise RuntimeError("the timekeeper has nodes on other hosts and listens on this one only")
 
     def keep(self, timekeeper: Timekeeper, terminated: Terminated) -> bool:
         """Keep time until every node has been told to stop; False if a signal asked for an earlier end.
@@ -65,11 +116,10 @@ class TimekeeperSocket:
             if terminated:
                 return False
             while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator,arg-type]
-                _, data = self._socket.recv_multipart()
-                word = decode_from_node(data)
+                word = self._hear()
                 if isinstance(word, Speech):
                     timekeeper.speak(word)
-                else:
+                elif word is not None:
                     node, at_ns, drop = word
                     timekeeper.leave(node, at_ns, drop=drop)
             try:
@@ -87,7 +137,35 @@ class TimekeeperSocket:
 
     def close(self) -> None:
         """Close the socket; may be called twice."""
+        if self._tcp is not None:
+            self._tcp.close()
         self._context.destroy(linger=0)
+
+    def _hear(self) -> Speech | Leave | None:
+        """The next word; None if it is refused.
+
+        Raises:
+            RunFailed: a node's own word is malformed.
+        """
+        frames = [self._socket.recv(copy=False)]
+        while frames[-1].more:
+            frames[1:] = [*frames[1:2], self._socket.recv(copy=False)]  # of a longer one, the last is enough
+        routing, *rest = frames
+        node = int.from_bytes(routing.bytes, "little") if len(routing.bytes) == _ROUTING_BYTES else self._n
+        by = owner(rest[-1]) if self._tcp is not None and rest else None
+        if node >= self._n or by not in (None, node):
+            self._refused["sender"] += 1
+            return None
+        try:
+            if len(rest) != 1:
+                raise WireError("malformed", "a word is one frame")
+            word = decode_from_node(rest[0].bytes, self._n)
+        except WireError as error:
+            raise RunFailed(f"node {node} told the timekeeper what it cannot read: {error}") from error
+        if word[0] != node:
+            self._refused["sender"] += 1
+            return None
+        return word
 
     def _send(self, node: int, data: bytes) -> None:
         try:

@@ -21,7 +21,9 @@ Leave: TypeAlias = tuple[int, int, bool]
 """(node, at_ns, drop)."""
 
 _SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP, _DEADLOCK = range(6)
-_FAILURES = (ValueError, TypeError, struct.error, msgpack.UnpackException)
+_MAX_LIST = 1 << 16
+"""Most changes of a queue in one speech."""
+_FAILURES = (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException, RecursionError)
 
 
 def encode_speech(speech: Speech) -> bytes:
@@ -38,20 +40,24 @@ def encode_leave(node: int, at_ns: int, drop: bool) -> bytes:
     return packed
 
 
-def decode_from_node(data: bytes) -> Speech | Leave:
+def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave:
     """What a node told.
+
+    Args:
+        data: what came.
+        n: number of nodes; messages may be for these only.
 
     Raises:
         WireError: reason ``malformed``.
     """
     try:
-        what, *fields = msgpack.unpackb(data)
+        what, *fields = _unpacked(data)
         if what == _LEAVE:
             node, at_ns, drop = fields
             return _whole(node), _whole(at_ns), bool(drop)
         if what == _SPEECH:
             node, at_ns, puts, tag, count, wake_ns, then_ns = fields
-            queued = [_decode_put(put) for put in puts]
+            queued = [_decode_put(put, n) for put in puts]
             tag = _whole(tag, least=-INFINITE_NS)
             numbers = map(_whole, (count, wake_ns, then_ns))
             return Speech(_whole(node), _whole(at_ns), queued, tag, *numbers)
@@ -101,7 +107,7 @@ def decode_telling(node: int, data: bytes) -> Telling:
         Deadlock: that is what it told.
     """
     try:
-        what, *fields = msgpack.unpackb(data)
+        what, *fields = _unpacked(data)
         if what == _ANSWER:
             at_ns, complete, senders, sequences, served, started, totals = fields
             arrived = list(zip(_listed(senders), _listed(sequences), strict=True))
@@ -141,16 +147,22 @@ def _encode_put(put: Put) -> tuple[Any, ...]:
     )
 
 
-def _decode_put(fields: Sequence[Any]) -> Put:
+def _decode_put(fields: Sequence[Any], n: int) -> Put:
     at_ns, flush, first, role, destinations, sizes, tags, fragments = fields
     to, nbytes = _listed(destinations), _listed(sizes)
     sequences = range(_whole(first), first + len(to))
     columns = (to, nbytes, sequences, _listed(tags), _listed(fragments))
     if len({len(column) for column in columns}) != 1:
         raise ValueError("columns of different lengths")
-    if min((*to, *nbytes), default=0) < 0:
-        raise ValueError("a negative destination or size")
+    if min((*to, *nbytes), default=0) < 0 or max(to, default=0) >= n:
+        raise ValueError("a negative size, or a destination that is no node")
     return Put(_whole(at_ns), bool(flush), list(map(Item, *columns, repeat(Role(_whole(role))))))
+
+
+def _unpacked(data: bytes) -> Any:
+    # msgpack makes room for as many entries as a list says that it has, at any depth of nesting, before it
+    # sees that they are not there.
+    return msgpack.unpackb(data, max_array_len=_MAX_LIST, max_map_len=0, max_ext_len=0)
 
 
 def _common(served: Sequence[Served], started: Sequence[int]) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ from decentral.errors import Deadlock, StalledError
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.speech import Speech
+from decentral.transports.addresses import Book
 from decentral.transports.base import grouped
 from decentral.transports.control import decode_telling, encode_leave, encode_speech
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
@@ -39,8 +40,9 @@ class ZmqWire:
 
     Args:
         node: this node's id.
-        observer: the observer's number.
-        transport: carries payloads; its context makes the control socket too.
+        observer: the observer's number; the timekeeper's is the next.
+        transport: carries payloads; its context makes the control socket too. If it listens for members on
+            other hosts, ``connect`` is to be called before anything is told.
         folder: where the run's sockets live.
         batch_bytes: most payload that travels together.
         timeout_s: liveness timeout of a wait.
@@ -66,8 +68,11 @@ class ZmqWire:
         control.setsockopt(zmq.ROUTING_ID, node.to_bytes(4, "little"))
         control.setsockopt(zmq.SNDHWM, 0)
         control.setsockopt(zmq.RCVHWM, 0)
-        control.connect(timekeeper_address(folder))
         self._control = control
+        self._timekeeper = observer + 1
+        self._address = timekeeper_address(folder)
+        if transport.endpoint is None:
+            control.connect(self._address)
         self._poller = zmq.Poller()
         self._poller.register(control, zmq.POLLIN)
         self._poller.register(transport.inbox, zmq.POLLIN)
@@ -76,6 +81,16 @@ class ZmqWire:
     def refused(self) -> Counter[str]:
         """Frames refused so far, by reason."""
         return self._transport.refused
+
+    def connect(self, book: Book) -> None:
+        """Learn where members on other hosts are, the timekeeper perhaps among them; once, before all else.
+
+        Raises:
+            RuntimeError: it has a book already, or members on other hosts and no socket for them.
+        """
+        self._transport.connect(book)
+        if self._transport.endpoint is not None:
+            self._transport.dial(self._control, self._timekeeper, self._address)
 
     def speak(self, speech: Speech) -> None:
         """To the timekeeper."""
