@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
@@ -23,6 +23,18 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 """What an agent must find in its environment when it starts."""
+
+
+def agent_command(python: str, environment: Mapping[str, str]) -> list[str]:
+    """The command of an agent on another host.
+
+    Args:
+        python: that has the packages.
+        environment: what else the agent must find in its environment.
+    """
+    settings = [f"{name}={value}" for name, value in {**ENVIRONMENT, **environment}.items()]
+    # Through sh, as env would take a path with an equals sign for one more setting.
+    return ["env", *settings, "sh", "-c", 'exec "$0" "$@"', python, *AGENT]
 
 
 class Starter(Protocol):

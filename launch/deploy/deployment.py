@@ -1,0 +1,265 @@
+"""Every host gets a look at what it has, then only what it lacks; all hosts at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from decentral.errors import PreflightError
+from launch.deploy.archive import write_archive
+from launch.deploy.data import send_data
+from launch.deploy.line import FOLDER, HostFailure, Lines, Route, limit_s
+from launch.deploy.onhost.tree import code_hash, code_paths, listing
+from launch.deploy.packages import CHECK, Packages
+from launch.deploy.plan import Impossible, Place, Plan, disagreements, plan_host
+
+if TYPE_CHECKING:
+    from launch.hosts import Host
+
+T = TypeVar("T")
+Tell: TypeAlias = Callable[[str], None]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_LOOK_S = 90.0
+_PIP_S = 3600.0
+_PIP_BYTES = 3 << 30
+_SHARED_S = 120.0
+"""Network file systems remember for a minute that something was not there."""
+_MOST_AT_ONCE = 32
+
+
+class Deployment:
+    """Brings what agents need to hosts.
+
+    Args:
+        route: how hosts are reached.
+        send: folder of data sets to bring too; None: none.
+        checkout: the code.
+    """
+
+    def __init__(self, route: Route, *, send: Path | None = None, checkout: Path = CHECKOUT) -> None:
+        self._lines = Lines(route)
+        self._send = send
+        self._checkout = checkout
+        self._places: dict[str, Place] = {}
+
+    def place(self, host: Host) -> Place:
+        """Where the things of the agent of ``host`` lie; after ``deploy``."""
+        return self._places[host.name]
+
+    def deploy(self, hosts: Sequence[Host], tell: Tell) -> None:
+        """Bring what is lacking to ``hosts``.
+
+        Args:
+            hosts: where.
+            tell: hears a line on what takes time; called in this thread only.
+
+        Raises:
+            PreflightError: a line for every host where that failed.
+        """
+        if not hosts:
+            return
+        if not (self._checkout / "setup.cfg").is_file():
+            raise PreflightError(
+                f"{self._checkout} has no setup.cfg; other hosts need decentral to be run from a checkout"
+            )
+        packages = Packages.of(self._checkout)
+        wanted = code_hash(str(self._checkout))
+        looks = _each(self._lines, hosts, partial(self._look, packages, wanted))
+        plans = self._plans(hosts, looks, packages)
+        for host in hosts:
+            for line in disagreements(host, looks[host.name], packages):
+                tell(line)
+        self._carry_code([plan for plan in plans if plan.code], wanted, tell)
+        self._carry_environments([plan for plan in plans if plan.environment is not None], packages, tell)
+        self._places = {plan.host.name: plan.place for plan in plans}
+        if self._send is not None:
+            self._carry_data(plans, self._send, tell)
+
+    def _look(self, packages: Packages, wanted: str, host: Host) -> dict[str, Any]:
+        request = {
+            "do": "look",
+            "folder": host.folder or FOLDER,
+            "code": f"code-{wanted}",
+            "hash": wanted,
+            "checkout": str(self._checkout),
+            "owner": self._checkout.stat().st_uid,
+            "pins": packages.pins,
+            "packages": list(packages.versions),
+            "own": [sys.executable, os.stat(sys.executable).st_uid],
+            "given": None if host.python is None else [host.python, None],
+            "data": [name for name in (host.data, os.environ.get("DECENTRAL_DATA")) if name],
+        }
+        return self._lines.ask(host, "looking at what is there", request, _LOOK_S)
+
+    def _plans(
+        self, hosts: Sequence[Host], looks: dict[str, dict[str, Any]], packages: Packages
+    ) -> list[Plan]:
+        plans, problems = [], []
+        data = os.environ.get("DECENTRAL_DATA") or None
+        for host in hosts:
+            look = looks[host.name]
+            try:
+                plan = plan_host(host, look, packages, str(self._checkout), data)
+            except Impossible as impossible:
+                problems.append(f"host {host.name}: {impossible}")
+            else:
+                plans.append(plan)
+        if problems:
+            raise PreflightError("\n".join(problems))
+        return plans
+
+    def _carry_code(self, plans: Sequence[Plan], wanted: str, tell: Tell) -> None:
+        if not plans:
+            return
+        files = [(name, self._checkout / name) for name in code_paths(str(self._checkout))]
+        size = sum(path.stat().st_size for _, path in files)
+        carriers, others = _carriers(plans, lambda plan: plan.place.code)
+        tell(f"copying the code to {', '.join(carriers)}")
+
+        def bring(host: Host) -> None:
+            plan = carriers[host.name]
+            request = {
+                "do": "code",
+                "folder": plan.place.folder,
+                "name": f"code-{wanted}",
+                "hash": wanted,
+                "bytes": 2 * size,  # what is compiled of it comes on top
+                "files": len(files),
+            }
+            payload = partial(write_archive, files=files, packed=True)
+            self._lines.ask(host, "copying the code", request, limit_s(size), payload)
+
+        _each(self._lines, [plan.host for plan in carriers.values()], bring)
+        self._wait(others, lambda plan: plan.place.code)
+
+    def _carry_environments(self, plans: Sequence[Plan], packages: Packages, tell: Tell) -> None:
+        if not plans:
+            return
+        carriers, others = _carriers(plans, lambda plan: plan.place.python)
+        copies = {name: plan for name, plan in carriers.items() if plan.environment == "copy"}
+        files = [(file.name, file.path) for file in packages.files] if copies else []
+        size = sum(file.size for file in packages.files) if copies else 0
+        if copies:
+            tell(f"copying the environment to {', '.join(copies)}: {size >> 20} MiB each")
+        if len(copies) < len(carriers):
+            by_pip = {name: plan for name, plan in carriers.items() if name not in copies}
+            tell(f"installing packages with pip on {', '.join(by_pip)}, whose Python or system is another")
+
+        def bring(host: Host) -> float:
+            plan = carriers[host.name]
+            copy = host.name in copies
+            request = {
+                "do": "environment",
+                "folder": plan.place.folder,
+                "pins": packages.pins,
+                "by": plan.environment,
+                "code": plan.place.code,
+                "check": CHECK,
+                "bytes": size + (size >> 3) if copy else _PIP_BYTES,
+                "files": len(files),
+                "requirements": [str(one) for one in packages.required],
+                "constraints": packages.constraints,
+            }
+            began = time.monotonic()
+            if copy:
+                payload = partial(write_archive, files=files)
+                self._lines.ask(host, "copying the environment", request, limit_s(size), payload)
+            else:
+                self._lines.ask(host, "installing packages", request, _PIP_S)
+            return time.monotonic() - began
+
+        hosts = [plan.host for plan in carriers.values()]
+        _each(
+            self._lines,
+            hosts,
+            bring,
+            lambda host, s: tell(f"host {host.name}: environment ready after {s:.0f} s"),
+        )
+        self._wait(others, lambda plan: plan.place.python)
+
+    def _carry_data(self, plans: Sequence[Plan], source: Path, tell: Tell) -> None:
+        wanting = [plan for plan in plans if plan.host.data is None]
+        carriers, others = _carriers(wanting, lambda plan: f"{plan.place.folder}/data")
+        source = source.resolve()
+        files = listing(str(source))
+        if not files:
+            raise PreflightError(
+                f"{source} holds no files; set DECENTRAL_DATA to the folder of the data sets"
+            )
+        sent = _each(
+            self._lines,
+            [plan.host for plan in carriers.values()],
+            partial(send_data, self._lines, source, files),
+            lambda host, sent: tell(
+                f"host {host.name}: {sent.size >> 20} MiB of data sets copied to {sent.folder}"
+            ),
+        )
+        folders = {name: one.folder for name, one in sent.items()}
+        folders |= {plan.host.name: f"{plan.place.folder}/data" for plan in others}
+        self._wait(others, lambda plan: folders[plan.host.name])
+        for plan in wanting:
+            self._places[plan.host.name] = replace(plan.place, data=folders[plan.host.name])
+
+    def _wait(self, plans: Sequence[Plan], path: Callable[[Plan], str]) -> None:
+        """Until these hosts see what another one has put into the folder that they share with it."""
+        by_name = {plan.host.name: plan for plan in plans}
+
+        def wait(host: Host) -> None:
+            request = {"do": "wait", "path": path(by_name[host.name]), "patience_s": _SHARED_S}
+            self._lines.ask(host, "waiting for the shared folder", request, _SHARED_S + _LOOK_S)
+
+        _each(self._lines, [plan.host for plan in plans], wait)
+
+
+def _carriers(plans: Iterable[Plan], path: Callable[[Plan], str]) -> tuple[dict[str, Plan], list[Plan]]:
+    """One plan, by its host's name, for every folder to fill; and those that find it filled."""
+    filled: set[tuple[str | None, str]] = set()
+    carriers: dict[str, Plan] = {}
+    others = []
+    for plan in plans:
+        key = (plan.identity, os.path.relpath(path(plan), plan.place.folder))
+        if key in filled:
+            others.append(plan)
+        else:
+            filled.add(key)
+            carriers[plan.host.name] = plan
+    return carriers, others
+
+
+def _each(
+    lines: Lines,
+    hosts: Sequence[Host],
+    work: Callable[[Host], T],
+    done: Callable[[Host, T], None] = lambda host, result: None,
+) -> dict[str, T]:
+    """Results of ``work`` by name of the host, done for all at once.
+
+    Raises:
+        PreflightError: a line for every host where it failed, after all have ended.
+    """
+    results, failures = {}, []
+    with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
+        try:
+            futures = {pool.submit(work, host): host for host in hosts}
+            for future in as_completed(futures):
+                host = futures[future]
+                try:
+                    results[host.name] = future.result()
+                except HostFailure as failure:
+                    failures.append(str(failure))
+                else:
+                    done(host, results[host.name])
+        except BaseException:  # Ctrl-C, most of all
+            lines.cancel()
+            raise
+    if failures:
+        raise PreflightError("\n".join(sorted(failures)))
+    return results

@@ -1,0 +1,196 @@
+"""Asks a host for one thing: starts ``launch/deploy/onhost`` there through ssh or srun and reads its answer.
+
+Nothing is expected there but sh and a Python: the line of shell below finds one that is new enough, a line of
+Python takes the archive with ``onhost`` from standard input, and whatever the request holds follows as data.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from launch.deploy.onhost.serve import MARK
+from launch.executors.child import end, spawn
+
+if TYPE_CHECKING:
+    from launch.hosts import Host
+
+Payload: TypeAlias = Callable[[IO[bytes]], None]
+"""Writes an archive to the stream it is given."""
+
+FOLDER = "~/.cache/decentral"
+"""Where things go on a host that names no folder."""
+_LAST_LINES = 6
+_LEAST_S = 180.0
+_SLOWEST_BYTES_PER_S = 250_000
+_NEWEST_MINOR = 15
+_TEST = "import sys; sys.exit(sys.version_info < (3, 11))"
+_START = (
+    "import runpy, sys, tempfile; "
+    "file = tempfile.NamedTemporaryFile(suffix='.zip'); "
+    "file.write(sys.stdin.buffer.read(int(sys.argv[1]))); "
+    "file.flush(); "
+    "runpy.run_path(file.name, run_name='__main__')"
+)
+# Without line breaks, exclamation marks and backslashes, which some login shells see even in quotes.
+_FIND = (
+    't=$1 b=$2 n=$3; shift 3; for p; do case "$p" in "~/"*) p="$HOME/${p#??}";; esac; '
+    'if "$p" -I -c "$t" </dev/null >/dev/null 2>&1; then exec "$p" -I -c "$b" "$n"; fi; done; '
+    'echo "there is no Python 3.11 or newer; tried: $*" >&2; exit 127'
+)
+
+
+def limit_s(size: int) -> float:
+    """How long sending ``size`` bytes may take."""
+    return _LEAST_S + size / _SLOWEST_BYTES_PER_S
+
+
+class HostFailure(Exception):
+    """What was asked of one host was not done; the message says what and why."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a host is reached.
+
+    Args:
+        name: of the program, for messages.
+        command: the command that runs a program with arguments on a host, standard streams connected.
+        environment: of that command; None: this process's.
+    """
+
+    name: str
+    command: Callable[[Host, Sequence[str]], list[str]]
+    environment: Mapping[str, str] | None = None
+
+
+@dataclass
+class Lines:
+    """Asks hosts, from any number of threads."""
+
+    route: Route
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _cancelled: bool = False
+
+    def ask(
+        self, host: Host, step: str, request: dict[str, Any], limit_s: float, payload: Payload | None = None
+    ) -> dict[str, Any]:
+        """Have ``request`` carried out on ``host``.
+
+        Args:
+            host: where.
+            step: what this is, for messages (``copying the code``).
+            request: ``do`` and the arguments of that operation (``onhost/serve.py``).
+            limit_s: how long it may take.
+            payload: the archive that follows it.
+
+        Raises:
+            HostFailure: the host is not reached, refuses, or takes too long.
+        """
+        archive = _onhost()
+        pythons = [host.python] if host.python is not None else _pythons()
+        remote = ["sh", "-c", _FIND, "sh", _TEST, _START, str(len(archive)), *pythons]
+        head = archive + json.dumps(request).encode() + b"\n"
+        with tempfile.TemporaryFile() as stderr:
+            process = spawn(self.route.command(host, remote), stderr=stderr, env=self.route.environment)
+            self._running.add(process)
+            if self._cancelled:
+                end(process)
+            try:
+                out = _converse(process, head, payload, limit_s)
+            except subprocess.TimeoutExpired:
+                raise HostFailure(
+                    f"host {host.name}: {step} was not over after {limit_s:.0f} s{_last_of(stderr)}"
+                ) from None
+            except OSError as error:
+                raise HostFailure(
+                    f"host {host.name}: {step} failed: cannot read {error.filename}: {error.strerror}"
+                ) from error
+            finally:
+                self._running.discard(process)
+            if process.returncode != 0:
+                said = _last_of(stderr) or f": {self.route.name} ended with code {process.returncode}"
+                raise HostFailure(f"host {host.name}: {step} failed{said}")
+        _, found, answer = out.rpartition(MARK)
+        if not found:
+            raise HostFailure(f"host {host.name}: {step} failed: it answered {out[-200:]!r}")
+        decoded: dict[str, Any] = json.loads(answer)
+        return decoded
+
+    def cancel(self) -> None:
+        """End everything that is under way; whoever waits for it gets a ``HostFailure``."""
+        self._cancelled = True
+        for process in list(self._running):
+            end(process)
+
+
+def _converse(
+    process: subprocess.Popen[bytes], head: bytes, payload: Payload | None, limit_s: float
+) -> bytes:
+    """Write all, read all; the child has ended afterwards."""
+    stdin, process.stdin = process.stdin, None
+    assert stdin is not None
+    problems: list[OSError] = []
+    feeder = threading.Thread(target=_feed, args=(stdin, head, payload, problems))
+    feeder.start()
+    try:
+        out, _ = process.communicate(timeout=limit_s)
+    finally:
+        end(process)
+        feeder.join()
+        assert process.stdout is not None
+        process.stdout.close()
+    if problems and process.returncode == 0:
+        raise problems[0]
+    return out
+
+
+def _feed(stdin: IO[bytes], head: bytes, payload: Payload | None, problems: list[OSError]) -> None:
+    try:
+        stdin.write(head)
+        if payload is not None:
+            payload(stdin)
+    except BrokenPipeError:
+        pass  # the other end says why
+    except OSError as error:  # a file that is to be sent cannot be read; the archive is cut short
+        problems.append(error)
+    finally:
+        with suppress(BrokenPipeError):
+            stdin.close()
+
+
+def _last_of(stderr: IO[bytes]) -> str:
+    stderr.seek(0)
+    lines = stderr.read().decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+    return (
+        "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else "".join(f": {line}" for line in lines)
+    )
+
+
+def _pythons() -> list[str]:
+    """Commands to try on a host, those first whose environment can be a copy of this one."""
+    base: str = getattr(sys, "_base_executable", sys.executable)
+    minors = [sys.version_info[1], *range(_NEWEST_MINOR, 10, -1)]
+    return [base, *dict.fromkeys(f"python3.{minor}" for minor in minors), "python3"]
+
+
+def _onhost() -> bytes:
+    """The program for the host: a zip archive that Python runs."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("__main__.py", "from launch.deploy.onhost.serve import main\n\nmain()\n")
+        file.writestr("launch/__init__.py", "")
+        file.writestr("launch/deploy/__init__.py", "")
+        for path in sorted(Path(__file__).with_name("onhost").glob("*.py")):
+            file.write(path, f"launch/deploy/onhost/{path.name}")
+    return archive.getvalue()

@@ -1,0 +1,194 @@
+"""What a host has of what an agent needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from launch.deploy.onhost.tree import Refused, code_hash, listing
+
+KEPT_S = 30 * 86400
+ABANDONED_S = 86400
+VERSIONS = (
+    "import importlib.metadata as m, json, sys\n"
+    "found = {}\n"
+    "for name in sys.argv[1:]:\n"
+    "    try: found[name] = m.version(name)\n"
+    "    except m.PackageNotFoundError: found[name] = None\n"
+    "print(json.dumps([list(sys.version_info[:3]), found]))\n"
+)
+"""Program for another Python: which versions of the packages in its arguments it has."""
+
+
+def libc() -> str:
+    """The family of the C library; packages that are compiled for one do not run on another."""
+    return platform.libc_ver()[0] or "other"
+
+
+def this_python() -> list[str]:
+    """What decides whether packages of one Python work in another."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return [sys.implementation.name, version, platform.machine(), libc()]
+
+
+def environment_name(pins: str, python: list[str]) -> str:
+    """Folder name of the environment with these packages for such a Python."""
+    return "env-" + hashlib.sha256(json.dumps([pins, python]).encode()).hexdigest()[:16]
+
+
+def look(request: dict[str, Any]) -> dict[str, Any]:
+    """What this host has of what an agent needs; touches what is used, removes what has long not been."""
+    folder, problem = open_folder(request["folder"])
+    environment = os.path.join(folder, environment_name(request["pins"], this_python()))
+    code = os.path.join(folder, request["code"])
+    code_here, environment_here = has_code(code, request["hash"]), is_ready(environment)
+    if problem is None:
+        _sweep(folder, used=[code] * code_here + [environment] * environment_here)
+    return {
+        "python": this_python(),
+        "version": platform.python_version(),
+        "folder": folder,
+        "problem": problem,
+        "identity": None if problem else _identity(folder),
+        "code": code,
+        "has_code": code_here,
+        "sees_code": _trusted(request["checkout"], request["owner"])
+        and has_code(request["checkout"], request["hash"]),
+        "environment": environment,
+        "has_environment": environment_here,
+        "own": _versions(request["own"], request["packages"]),
+        "given": _versions(request["given"], request["packages"]),
+        "data": {name: absolute(name) if os.path.isdir(absolute(name)) else None for name in request["data"]},
+        "sent_data": os.path.join(folder, "data") if os.path.isdir(os.path.join(folder, "data")) else None,
+    }
+
+
+def absolute(path: str) -> str:
+    """``path`` with ``~`` expanded; relative ones start in the home folder."""
+    return os.path.join(os.path.expanduser("~"), os.path.expanduser(path))
+
+
+def open_folder(name: str) -> tuple[str, str | None]:
+    """The folder's absolute path, made if need be; and what is wrong with it, if something is."""
+    folder = absolute(name)
+    if ":" in folder:
+        return folder, f"the folder {folder} has a colon in its name, which no search path of Python can hold"
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        with open(os.path.join(folder, f".probe-{secrets.token_hex(8)}"), "xb") as probe:
+            os.unlink(probe.name)
+        status = os.stat(folder)
+    except OSError as error:
+        return folder, f"cannot write in {folder}: {error.strerror}"
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o002:
+        return folder, f"others could change what lies in {folder}: it is not this user's alone"
+    return folder, None
+
+
+def _identity(folder: str) -> str:
+    """The same for all hosts that share ``folder``, another for every other folder."""
+    path = os.path.join(folder, ".identity")
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    with suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+        return file.read()
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(16))
+    with suppress(FileExistsError):
+        os.link(temporary, path)  # appears whole, and only once
+    os.unlink(temporary)
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def is_ready(environment: str) -> bool:
+    """Whether an environment was completed, and its Python is still there."""
+    python = os.path.join(environment, "bin", "python")
+    return os.path.exists(os.path.join(environment, ".ready")) and os.access(python, os.X_OK)
+
+
+def has_code(root: str, wanted: str) -> bool:
+    """Whether the code in ``root`` hashes to ``wanted``."""
+    try:
+        return code_hash(root) == wanted
+    except OSError:
+        return False
+
+
+def _trusted(path: str, owner: int) -> bool:
+    """Whether ``path`` belongs to this user, to root, or to whom it belongs on the launcher's host."""
+    try:
+        return os.stat(path).st_uid in (0, os.geteuid(), owner)
+    except OSError:
+        return False
+
+
+def _versions(python: list[Any] | None, packages: list[str]) -> list[Any] | None:
+    """Path, version, packages of the Python ``[path, owner]``; None: it does not run or is not trusted."""
+    if python is None:
+        return None
+    path, owner = python
+    if owner is not None and not _trusted(path, owner):
+        return None
+    command = [os.path.expanduser(path), "-P", "-c", VERSIONS, *packages]
+    try:
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=True)
+        found: list[Any] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return [os.path.expanduser(path), *found]
+
+
+def _sweep(folder: str, used: list[str]) -> None:
+    """Note the use of what is used; remove what has not been for long, and what a killed set-up left."""
+    for path in used:
+        with open(os.path.join(path, ".used"), "a", encoding="ascii"):
+            os.utime(os.path.join(path, ".used"))
+    busy = _environments_of_processes()
+    for entry in os.scandir(folder):
+        stamp = os.path.join(entry.path, ".used") if entry.name.startswith(("code-", "env-")) else entry.path
+        kept_s = ABANDONED_S if entry.name.startswith(".making-") else KEPT_S
+        if not entry.name.startswith(("code-", "env-", ".making-")) or entry.path in used:
+            continue
+        with suppress(OSError):
+            if time.time() - os.stat(stamp).st_mtime > kept_s and entry.path.encode() not in busy:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _environments_of_processes() -> bytes:
+    """The command lines and environments of this user's processes, in which agents carry their folders."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            for part in ("environ", "cmdline"):
+                with suppress(OSError), open(f"/proc/{name}/{part}", "rb") as file:
+                    found.append(file.read())
+    return b"\n".join(found)
+
+
+def compare_data(request: dict[str, Any]) -> dict[str, Any]:
+    """What the data folder holds; and whether this host sees the same files at the launcher's path."""
+    folder, problem = open_folder(request["folder"])
+    target = os.path.join(folder, "data")
+    seen = os.path.isdir(request["source"]) and listing(request["source"]) == request["files"]
+    if problem is not None and not seen:
+        raise Refused(problem)
+    return {"folder": target, "seen": seen, "files": listing(target)}
+
+
+def wait(request: dict[str, Any]) -> dict[str, Any]:
+    """Wait until this host sees what another one put into the folder that they share."""
+    end = time.monotonic() + request["patience_s"]
+    while not os.path.exists(request["path"]):
+        if time.monotonic() > end:
+            raise Refused(f"{request['path']} does not appear in the folder that it shares with another host")
+        time.sleep(0.2)  # a network file system tells nobody what others do
+    return {}

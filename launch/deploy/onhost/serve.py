@@ -1,0 +1,49 @@
+"""One request on standard input, one answer on standard output.
+
+A request is a line of JSON, behind which a tar archive may stand. The answer is a line of JSON behind
+``MARK``, before which a login shell may have printed what it likes. What cannot be done is said on standard
+error, with exit code ``REFUSED``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+from launch.deploy.onhost.look import compare_data, look, wait
+from launch.deploy.onhost.take import code, data, environment
+from launch.deploy.onhost.tree import Refused
+
+MARK = b"\x00decentral answer\n"
+REFUSED = 3
+
+OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
+    "look": look,
+    "compare_data": compare_data,
+    "wait": wait,
+    "code": code,
+    "environment": environment,
+    "data": data,
+}
+
+
+def main() -> None:
+    """Read one request, do it, answer."""
+    os.umask(0o077)
+    request = json.loads(sys.stdin.buffer.readline())
+    operation = OPERATIONS[request["do"]]
+    payload = (sys.stdin.buffer,) if request["do"] in ("code", "environment", "data") else ()
+    try:
+        answer = operation(request, *payload)
+    except (Refused, tarfile.TarError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(REFUSED)
+    except OSError as error:
+        print(f"{error.filename or 'this host'}: {error.strerror}", file=sys.stderr)
+        sys.exit(REFUSED)
+    sys.stdout.buffer.write(MARK + json.dumps(answer).encode() + b"\n")
+    sys.stdout.buffer.flush()

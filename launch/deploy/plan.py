@@ -1,0 +1,131 @@
+"""What is used on a host and what must be brought there, decided from what it says that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from launch.deploy.onhost.look import this_python
+from launch.deploy.packages import Packages
+
+if TYPE_CHECKING:
+    from launch.hosts import Host
+
+AGREE = ("torch", "numpy")
+"""Packages of which another version may give other last bits."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the things of an agent lie on its host; absolute paths.
+
+    Args:
+        python: a Python that has the packages.
+        code: the folder of the code.
+        folder: where files of ours may go.
+        data: the folder of the data sets; None: there is none.
+    """
+
+    python: str
+    code: str
+    folder: str
+    data: str | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What an agent there must find in its environment, beside what every agent must."""
+        return {"PYTHONPATH": self.code, **({} if self.data is None else {"DECENTRAL_DATA": self.data})}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an agent gets on one host.
+
+    Args:
+        host: the host.
+        identity: of its folder: the same on hosts that share it; None: the folder cannot be used.
+        place: where its things lie once all of this is done.
+        code: whether the code must be brought.
+        environment: whether and how an environment must be made: as a copy of this one, or by pip.
+    """
+
+    host: Host
+    identity: str | None
+    place: Place
+    code: bool
+    environment: Literal["copy", "pip"] | None
+
+
+class Impossible(Exception):
+    """What a host has cannot be used, and nothing can be brought in its place."""
+
+
+def plan_host(
+    host: Host, look: Mapping[str, Any], packages: Packages, checkout: str, data: str | None
+) -> Plan:
+    """The plan for one host.
+
+    Args:
+        host: the host.
+        look: what it said (``onhost/look.py``).
+        packages: what agents need.
+        checkout: path of the code on this host.
+        data: folder of the data sets on this host, if there is one.
+
+    Raises:
+        Impossible: says what is wrong.
+    """
+    code = checkout if look["sees_code"] else look["code"]
+    brings_code = not look["sees_code"] and not look["has_code"]
+    environment: Literal["copy", "pip"] | None = None
+    own = look["own"]
+    if host.python is not None:
+        python = _given(host.python, look["given"], packages)
+    elif own is not None and own[2] == packages.versions:
+        python = own[0]
+    else:
+        python = f"{look['environment']}/bin/python"
+        if not look["has_environment"]:
+            environment = "copy" if look["python"] == this_python() else "pip"
+    if look["problem"] is not None and (brings_code or environment is not None):
+        raise Impossible(f"{look['problem']}; set folder = ... for this host to one that is its user's")
+    place = Place(python, code, look["folder"], _data(host, look, data))
+    return Plan(host, look["identity"], place, brings_code, environment)
+
+
+def _given(python: str, found: list[Any] | None, packages: Packages) -> str:
+    if found is None:
+        raise Impossible(f"python = {python} does not run or is older than 3.11; name another, or none")
+    path, _, versions = found
+    missing = packages.missing(versions)
+    if missing:
+        raise Impossible(
+            f"python = {python} lacks {', '.join(missing)}; install them, or name none for a new environment"
+        )
+    return str(path)
+
+
+def _data(host: Host, look: Mapping[str, Any], data: str | None) -> str | None:
+    found: Mapping[str, str | None] = look["data"]
+    if host.data is not None:
+        if found[host.data] is None:
+            raise Impossible(f"data = {host.data} is no folder; copy the data sets there or use --send-data")
+        return found[host.data]
+    if data is not None and found[data] is not None:
+        return found[data]
+    sent: str | None = look["sent_data"]
+    return sent
+
+
+def disagreements(host: Host, look: Mapping[str, Any], packages: Packages) -> list[str]:
+    """A line for every package of a given Python that is not the one here where that may change results."""
+    if look["given"] is None:
+        return []
+    versions = look["given"][2]
+    return [
+        f"host {host.name} has {name} {versions[name]} and this one {packages.versions[name]}: "
+        f"its results may differ in the last bits"
+        for name in AGREE
+        if versions[name] != packages.versions[name]
+    ]
