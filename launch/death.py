@@ -32,7 +32,6 @@ _HINTS = {
     signal.SIGBUS: "a file that it had mapped was cut short, or its disk is full",
     signal.SIGXCPU: "its limit of CPU time was reached, ulimit -t",
     signal.SIGABRT: "native code gave up; its last words are in the log of its host",
-    signal.SIGSEGV: "a crash of native code; its last words are in the log of its host",
 }
 
 
@@ -124,12 +123,18 @@ def how(status: int) -> str:
     return f"was killed by {name}{f' ({hint})' if hint else ''}"
 
 
+def report(error: BaseException, characters: int) -> str:
+    """``failure`` and below it the traceback, each of so many characters at most."""
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except MemoryError:
+        trace = "(there was no memory left for a traceback)"
+    return f"{failure(error)[:characters]}\n{trace[-characters:]}"
+
+
 def failure(error: BaseException) -> str:
     """The last line of an exception's traceback; one that is about memory says so first, with its limit."""
-    try:
-        last = "".join(traceback.format_exception_only(error)).strip()
-    except MemoryError:
-        last = type(error).__name__
+    last = "".join(traceback.format_exception_only(error)).strip()
     if not out_of_memory(error):
         return last
     return f"ran out of memory{_own_limit()}: {last}"

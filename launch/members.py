@@ -15,14 +15,16 @@ import msgpack
 
 from launch.board import Board
 from launch.build import Workload
+from launch.death import Deaths
 from launch.fork import Forked, fork_member
 from launch.kernel import give_back_free_memory
 from launch.process import Assignment
+from launch.stalls import LOOK_EVERY_S, Stalls, look_at
 
 _FIELDS = {
     "ready": ("address", "key"),
     "evaluated": ("node", "round", "scores"),
-    "failed": ("what",),
+    "failed": ("what", "waited"),
 }
 """Names of what a member's words carry."""
 
@@ -46,6 +48,9 @@ class Members:
         self._sources: dict[int, tuple[str, Forked]] = {}
         self._told: dict[int, int] = {}
         self._kill_at_ms: int | None = None
+        self._deaths = Deaths()
+        self._stalls = Stalls()
+        self._stalls_due_ms = 0
 
     def __len__(self) -> int:
         """How many have not ended."""
@@ -94,6 +99,7 @@ class Members:
         """Ask all to end; kill those that have not after ``grace_ms``."""
         self._kill_at_ms = now_ms() + grace_ms
         self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)  # one that is stopped could not end in order
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all."""
@@ -107,6 +113,9 @@ class Members:
             self.signal(signal.SIGKILL if now_ms() >= self._kill_at_ms else signal.SIGTERM)
         for forked in self._forked.values():
             self._report_progress(forked)
+        if now_ms() >= self._stalls_due_ms:
+            self._stalls_due_ms = now_ms() + int(LOOK_EVERY_S * 1000)
+            self._look_for_stalls()
 
     def hear(self, fd: int) -> None:
         """Descriptor ``fd`` of a member is readable; nothing if it is none of theirs any more."""
@@ -148,6 +157,16 @@ class Members:
             self._told[forked.number] = round_
             self._tell("progress", member=forked.number, round=round_, loss=loss)
 
+    def _look_for_stalls(self) -> None:
+        for number, forked in self._forked.items():
+            look = look_at(forked.pid)
+            if look is None:
+                continue
+            round_, _ = self.board.read(forked.slot)
+            change = self._stalls.see(number, look, round_, now_ms() / 1000)
+            if change is not None:
+                self._tell("stalled", member=number, what=change.what, for_s=change.for_s)
+
     def _pass_on(self, forked: Forked, message: list[Any]) -> None:
         kind, *rest = message
         if kind in ("failed", "done"):
@@ -165,7 +184,9 @@ class Members:
                 self._forget(fd)
         forked.let_go()
         del self._forked[forked.number]
-        self._tell("exited", member=forked.number, status=os.waitstatus_to_exitcode(status))
+        self._stalls.forget(forked.number)
+        code = os.waitstatus_to_exitcode(status)
+        self._tell("exited", member=forked.number, status=code, how=self._deaths.how(forked.pid, code))
 
     def _forget(self, fd: int) -> None:
         self._poll.unregister(fd)

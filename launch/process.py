@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any, NoReturn
 import msgpack
 import numpy as np
 
-from decentral.errors import DecentralError, Interrupted, PreflightError
+from decentral.errors import DecentralError, Interrupted, PreflightError, StalledError
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.addresses import Book, Endpoint, Listen, decode_book
@@ -37,6 +36,7 @@ from launch.build import (
     build_participant,
     synchronous,
 )
+from launch.death import report
 from launch.emulator import Emulation
 from launch.kernel import give_back_free_memory
 from launch.paths import JobFolder, book_of, unwritable
@@ -137,10 +137,9 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
     except Interrupted:
         code = Interrupted.exit_code
     except DecentralError as error:
-        channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS])
+        channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS], isinstance(error, StalledError))
     except BaseException as error:
-        last = "".join(traceback.format_exception_only(error)).strip()[:MAX_FAILURE_CHARACTERS]
-        channel.tell("failed", f"{last}\n{traceback.format_exc()[-MAX_FAILURE_CHARACTERS:]}")
+        channel.tell("failed", report(error, MAX_FAILURE_CHARACTERS), False)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

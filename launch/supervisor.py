@@ -7,11 +7,12 @@ kept; what fails afterwards is its consequence.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal, TypeAlias
+
+from launch.death import how as describe
 
 Order: TypeAlias = Literal["go", "rest", "release", "stop"]
 JobState: TypeAlias = Literal["running", "done", "failed", "interrupted"]
@@ -35,6 +36,7 @@ class Member:
     phase: Phase = Phase.STARTING
     round: int = 0
     failure: str | None = None
+    stall: str | None = None
 
 
 class Supervisor:
@@ -98,15 +100,37 @@ class Supervisor:
         self._released = True
         return ["release"]
 
-    def failed(self, number: int, what: str) -> list[Order]:
-        """A member reports an exception; its exit follows."""
-        self.members[number].failure = what
-        return self._fail(
-            f"{self._name(number)} failed {self._where(number, self.members[number].phase)}: {what}"
-        )
+    def stalled(self, number: int, what: str | None) -> None:
+        """A member does not go on, ``what`` is up with it; None: it goes on again. Nothing ends by that."""
+        self.members[number].stall = what
 
-    def exited(self, number: int, status: int) -> list[Order]:
-        """A member's process has ended; ``status`` is its exit code, negative for a signal."""
+    def failed(self, number: int, what: str, *, waited: bool = False) -> list[Order]:
+        """A member reports an exception; its exit follows.
+
+        Args:
+            number: who.
+            what: the exception.
+            waited: it has waited in vain; if somebody else is stalled, that is the cause.
+        """
+        self.members[number].failure = what
+        failed = f"{self._name(number)} failed {self._where(number, self.members[number].phase)}: {what}"
+        stalled = [n for n, member in self.members.items() if member.stall is not None and n != number]
+        if waited and stalled:
+            whom = "; ".join(
+                f"{self._name(n)} {self.members[n].stall} {self._where(n, self.members[n].phase)}"
+                for n in stalled
+            )
+            failed = f"{whom}; others have waited for it in vain: {failed}"
+        return self._fail(failed)
+
+    def exited(self, number: int, status: int, how: str | None = None) -> list[Order]:
+        """A member's process has ended.
+
+        Args:
+            number: who.
+            status: its exit code, negative for a signal.
+            how: the same in words, where more is known than the number.
+        """
         member = self.members[number]
         before = member.phase
         member.phase = Phase.EXITED
@@ -114,7 +138,7 @@ class Supervisor:
             if self.over and self.state == "running":
                 self.state = "done"
             return []
-        return self._fail(f"{self._name(number)} {_how(status)} {self._where(number, before)}{_hint(status)}")
+        return self._fail(f"{self._name(number)} {how or describe(status)} {self._where(number, before)}")
 
     def host_lost(self, host: str, what: str) -> list[Order]:
         """An agent is gone, and with it every member on its host."""
@@ -158,18 +182,3 @@ class Supervisor:
             return "before round 1"
         of = "" if self._max_rounds is None else f" of {self._max_rounds}"
         return f"after round {self.members[number].round}{of}"
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"exited early with code {status}"
-    name = (
-        signal.Signals(-status).name if -status in {int(s) for s in signal.Signals} else f"signal {-status}"
-    )
-    return f"was killed by {name}"
-
-
-def _hint(status: int) -> str:
-    if status != -signal.SIGKILL:
-        return ""
-    return "; if nobody killed it, the kernel may have run out of memory"

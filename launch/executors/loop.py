@@ -19,7 +19,7 @@ from launch.executors.line import Line
 from launch.paths import unwritable
 from launch.placement import Placement
 from launch.protocol import SILENCE_S
-from launch.supervisor import Order, Supervisor
+from launch.supervisor import Order, Phase, Supervisor
 
 FAILURE_GRACE_MS = 1200
 """After a failure the run is over within 2 s: members have this long for their last log line."""
@@ -90,6 +90,9 @@ class JobLoop:
                     else:
                         self._listen(by_fd[fd])
                 self._look_for_silence()
+                for line in self._lines.values():
+                    if not line.remote and not line.ended:
+                        self._display.heard(line.name)  # a pipe inside this machine: it lives, or ends
                 self._display.tick()
                 for fd, line in list(by_fd.items()):
                     if line.ended:
@@ -168,7 +171,7 @@ class JobLoop:
         self._forked = True
         for each, line in self._lines.items():
             self._working.add(each)
-            self._display.host(each, "starting")
+            self._display.host(each, "starting", len(self._placement.members_on(each)))
             line.order("fork")
 
     def _carry_out(self, orders: list[Order]) -> None:
@@ -209,6 +212,12 @@ class JobLoop:
             return
         if line.ended:
             self._lost(line, line.how_it_ended())
+
+    def _show_alive(self, name: str) -> None:
+        members = self._supervisor.members
+        alive = sum(members[m].phase is not Phase.EXITED for m in self._placement.members_on(name))
+        state = _STATES["stop" if self._supervisor.state != "running" else "release" if not alive else "go"]
+        self._display.host(name, state, alive)
 
     def _look_for_silence(self) -> None:
         for line in self._lines.values():
@@ -268,7 +277,11 @@ class JobLoop:
             case "done":
                 orders = supervisor.done(member)
             case "failed":
-                orders = supervisor.failed(member, event["what"])
+                orders = supervisor.failed(member, event["what"], waited=event["waited"])
             case "exited":
-                orders = supervisor.exited(member, event["status"])
+                orders = supervisor.exited(member, event["status"], event["how"])
+                self._show_alive(supervisor.members[member].host)
+            case "stalled":
+                supervisor.stalled(member, event["what"])
+                self._display.stalled(member, event["what"], event["for_s"])
         return orders

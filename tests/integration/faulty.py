@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+import torch
+
 from decentral.mixing import average
 from decentral.node import Node
 from decentral.topology import Topology
+
+LIMIT_BYTES = 1 << 35
+MOST_MIB = 2048
+"""What ``eat`` stops at, should nobody stop it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +28,8 @@ class Faulty:
         local_steps: H.
         topology: graph of round t.
         how: ``raise`` an exception, ``exit`` with code 0, ``return`` before the last round, ``kill`` itself,
-            ``segfault`` (the signal), ``never_send`` stays silent.
+            ``segfault`` (the signal), ``never_send`` stays silent, ``limit`` and ``limit_torch`` ask for more
+            memory than their own RLIMIT_AS allows, ``eat`` takes memory until the kernel kills it.
         node: who.
         round: when, from 0.
     """
@@ -29,7 +38,7 @@ class Faulty:
 
     local_steps: int
     topology: Topology
-    how: Literal["raise", "exit", "return", "kill", "segfault", "never_send"]
+    how: Literal["raise", "exit", "return", "kill", "segfault", "never_send", "limit", "limit_torch", "eat"]
     node: int = 3
     round: int = 4
 
@@ -58,6 +67,14 @@ class Faulty:
                 os.kill(os.getpid(), signal.SIGKILL)
             case "segfault":
                 os.kill(os.getpid(), signal.SIGSEGV)
+            case "limit" | "limit_torch":
+                resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+                make = np.ones if self.how == "limit" else torch.ones
+                make(2 * LIMIT_BYTES // 8)
+            case "eat":
+                eaten = []
+                while len(eaten) << 4 < MOST_MIB:
+                    eaten.append(b"x" * (16 << 20))
         return self.how == "never_send"
 
 

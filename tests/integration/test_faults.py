@@ -42,8 +42,13 @@ def outcome_of(settings: Any, folder: Path, display: SilentDisplay | None = None
         ("raise", "failed after round 4 of 100000: ValueError: the learning rate is purple\n"),
         ("exit", "exited early with code 0 after round 4 of"),
         ("return", "failed after round 4 of 100000: the algorithm returned after 4 rounds"),
-        ("kill", "was killed by SIGKILL"),
+        ("kill", "was killed by SIGKILL (somebody else's kill: the kernel counts none for want of memory)"),
         ("segfault", "was killed by SIGSEGV"),
+        ("limit", "ran out of memory (its address space is limited to 32 GiB, ulimit -v): "),
+        (
+            "limit_torch",
+            "ran out of memory (its address space is limited to 32 GiB, ulimit -v): RuntimeError: ",
+        ),
     ],
 )
 def test_first_cause_is_named(how: str, cause: str, tmp_path: Path) -> None:

@@ -65,16 +65,42 @@ def test_the_end_barrier_waits_for_everybody(late: int) -> None:
     assert made.done(late) == ["release"]
 
 
+def test_what_is_known_of_a_death_is_said() -> None:
+    made = running()
+    made.exited(3, -signal.SIGKILL, "ran out of memory (the kernel killed it)")
+    assert made.cause == "node 3 on host b ran out of memory (the kernel killed it) after round 0 of 10"
+
+
+def test_a_stall_ends_nothing_and_is_the_cause_of_who_waits_for_it() -> None:
+    made = running()
+    made.stalled(3, "is stopped (SIGSTOP)")
+    assert made.state == "running"
+    assert made.failed(0, "heard nothing for 60 s", waited=True) == ["stop"]
+    assert made.cause == (
+        "node 3 on host b is stopped (SIGSTOP) after round 0 of 10; others have waited for it in vain: "
+        "node 0 on host a failed after round 0 of 10: heard nothing for 60 s"
+    )
+
+
+def test_who_goes_on_again_or_fails_by_itself_is_no_excuse() -> None:
+    made = running()
+    made.stalled(3, "is stopped (SIGSTOP)")
+    made.stalled(3, None)
+    made.failed(0, "heard nothing for 60 s", waited=True)
+    assert made.cause == "node 0 on host a failed after round 0 of 10: heard nothing for 60 s"
+    made = running()
+    made.stalled(3, "is stopped (SIGSTOP)")
+    made.failed(0, "ValueError: 3")
+    assert made.cause == "node 0 on host a failed after round 0 of 10: ValueError: 3"
+
+
 def test_the_first_cause_is_kept() -> None:
     made = running()
     made.progress(3, 6)
     assert made.exited(3, -signal.SIGKILL) == ["stop"]
     cause = made.cause
     assert cause is not None
-    assert cause == (
-        "node 3 on host b was killed by SIGKILL after round 6 of 10; "
-        "if nobody killed it, the kernel may have run out of memory"
-    )
+    assert cause == "node 3 on host b was killed by SIGKILL after round 6 of 10"
     assert made.failed(0, "ConnectionError: node 3 is gone") == []
     assert made.exited(0, 4) == []
     assert made.host_lost("b", "exited with code 1") == []

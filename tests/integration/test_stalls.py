@@ -1,0 +1,178 @@
+"""A node that is stopped for a while is stalled, not dead: the run waits, says so, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.local import LocalExecutor
+from launch.paths import JobFolder
+from tests.harness import SilentDisplay, arm, events
+
+ROOT = Path(__file__).parents[2]
+FULL = os.environ.get("DECENTRAL_FULL") == "1"
+STOPPED_S = 30.0 if FULL else 3.0
+TOML = """
+name = "stopped"
+nodes = 8
+{parts}
+fragments = {{ count = 4, map = "global" }}
+[data]
+name = "quadratic"
+[train]
+lr = 0.05
+batch = 2
+local_steps = 2
+[run]
+max_rounds = {rounds}
+test_after = {rounds}
+"""
+PARTS = {
+    "mosaic": 'algorithm = "mosaic"\ntopology = { name = "regular", degree = 3 }',
+    "divshare": """
+algorithm = { name = "divshare", degree = 3 }
+network = { name = "star", fast_mbps = 60.0 }
+compute = { time_per_round = 5e-5 }""",
+}
+
+
+def decentral(*words: str) -> subprocess.CompletedProcess[str]:
+    """A command of this checkout, to its end."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "launch", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    """Poll ``condition`` (of other processes) until it is true; its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the awaited state was not reached in time"
+        time.sleep(0.02)
+    return value
+
+
+def the_folder(out: Path) -> Path:
+    (path,) = out.glob("*/manifest.json")
+    return path.parent
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("algorithm", PARTS)
+def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
+    """Flagged while it is stopped; same models to the bit as undisturbed; noted in the manifest."""
+    toml = tmp_path / "run.toml"
+    toml.write_text(TOML.format(parts=PARTS[algorithm], rounds=400), encoding="utf-8")
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    assert decentral("run", str(toml), "--out", str(undisturbed), "--executor", "inline").returncode == 0
+    command = [sys.executable, "-P", "-m", "launch", "run", str(toml), "--out", str(out)]
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        log = out / "absent"
+        eventually(lambda: list(out.glob("*/*/seed-1/nodes/003.jsonl")))
+        (log,) = out.glob("*/*/seed-1/nodes/003.jsonl")
+        eventually(lambda: log.read_text().count('"event":"round"') > 20)
+        pid = events(log)[0]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        stopped_s = time.monotonic()
+
+        def shown() -> str:
+            told = decentral("status", "--out", str(out)).stdout
+            return told if "stalled  node 3 on host localhost is stopped (SIGSTOP) since" in told else ""
+
+        eventually(shown)
+        flagged_s = time.monotonic() - stopped_s
+        status = json.loads(decentral("status", "--json", "--out", str(out)).stdout)
+        assert status["life"] == "running"
+        assert [stall["member"] for stall in status["live"]["job"]["stalls"]] == [3]
+        # A stop of this length is what is tested.
+        time.sleep(max(0.0, STOPPED_S - (time.monotonic() - stopped_s)))
+        assert run.poll() is None
+        os.kill(pid, signal.SIGCONT)
+        output, _ = run.communicate(timeout=300)
+    finally:
+        run.kill()
+        run.wait()
+    assert run.returncode == 0, output
+    print(f"flagged {flagged_s:.1f} s after the SIGSTOP, stopped for {STOPPED_S} s")
+    assert "node 3 on host localhost is stopped (SIGSTOP) since" in output
+    assert "node 3 on host localhost goes on again" in output
+    manifest = json.loads((the_folder(out) / "manifest.json").read_text())
+    (stall,) = manifest["jobs"][0]["stalls"]
+    assert (stall["member"], stall["what"]) == (3, "is stopped (SIGSTOP)")
+    assert stall["for_s"] > STOPPED_S - 1.5
+    for model in sorted(the_folder(undisturbed).glob("*/seed-1/models/*.npy")):
+        same = the_folder(out) / model.relative_to(the_folder(undisturbed))
+        assert same.read_bytes() == model.read_bytes()
+
+
+class Stopping(SilentDisplay):
+    """Stops node 3 with SIGSTOP once it has finished some rounds; remembers what is told of stalls."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = JobFolder(folder)
+        self.stopped = 0
+        self.told: list[str | None] = []
+
+    def progress(self, node: int, round: int, train_loss: float | None) -> None:
+        super().progress(node, round, train_loss)
+        if node == 3 and not self.stopped:
+            self.stopped = events(self.folder.node_log(3))[0]["pid"]
+            os.kill(self.stopped, signal.SIGSTOP)
+
+    def stalled(self, member: int, what: str | None, for_s: float) -> None:
+        self.told.append(what)
+
+
+def stop_node_3(folder: Path, display: Stopping, **run: Any) -> Outcome:
+    """A long run of which node 3 is stopped and never goes on."""
+    settings = arm(run={"max_rounds": 1_000_000, "test_after": 1_000_000, **run})
+    executor = LocalExecutor()
+    try:
+        with Interruption().installed() as interruption:
+            return executor.run(Job(settings, 1, JobFolder(folder)), display, interruption)
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("clock", ["virtual", "wall"])
+def test_who_is_stopped_for_too_long_is_the_cause(clock: str, tmp_path: Path) -> None:
+    """Not the neighbor whose patience (run.liveness_timeout_s) ended."""
+    display = Stopping(tmp_path)
+    outcome = stop_node_3(tmp_path, display, clock=clock, liveness_timeout_s=6.0)
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert outcome.cause.startswith("node 3 on host localhost is stopped (SIGSTOP) after round ")
+    assert "others have waited for it in vain: " in outcome.cause
+    assert display.told == ["is stopped (SIGSTOP)"]
+
+
+def test_a_stopped_node_ends_in_order_when_the_run_is_interrupted(tmp_path: Path) -> None:
+    class Interrupting(Stopping):
+        def stalled(self, member: int, what: str | None, for_s: float) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = stop_node_3(tmp_path, Interrupting(tmp_path))
+    assert outcome.state == "interrupted"
+    assert events(JobFolder(tmp_path).node_log(3))[-1]["reason"] == "interrupted"
