@@ -40,7 +40,7 @@ test_after = {rounds}
 PARTS = {
     "mosaic": 'algorithm = "mosaic"\ntopology = { name = "regular", degree = 3 }',
     "divshare": """
-algorithm = { name = "divshare", degree = 3 }
+algorithm = { name = "divshare", recipients = 3 }
 network = { name = "star", fast_mbps = 60.0 }
 compute = { time_per_round = 5e-5 }""",
 }
