@@ -68,15 +68,16 @@ def _random_regular(seeds: Seeds, block: int, shape: Shape, *, connected: bool) 
         words = _words(seeds, block, attempt, int(missing[-1]) + 1, stubs + spare)[missing]
         edges = _configuration(words[:, :stubs], n, sparse)
         simple = _make_simple(edges, words[:, stubs:], n)
-        neighbors = _neighbors(edges, n, sparse)
+        neighbors, kept = _neighbors(edges[simple], n, sparse), missing[simple]
         if sparse < degree:
             neighbors = _complement(neighbors)
         if connected:
-            simple &= [len(reachable(graph.tolist())) == n for graph in neighbors]
-        if attempt == 0 and simple.all():
+            whole = np.array([len(reachable(graph.tolist())) == n for graph in neighbors], dtype=bool)
+            neighbors, kept = neighbors[whole], kept[whole]
+        if len(kept) == graphs:
             return neighbors.reshape(shape)
-        drawn[missing[simple]] = neighbors[simple]
-        missing = missing[~simple]
+        drawn[kept] = neighbors
+        missing = np.setdiff1d(missing, kept)
         if not missing.size:
             return drawn.reshape(shape)
     raise refusal(

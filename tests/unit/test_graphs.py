@@ -54,6 +54,16 @@ def test_regular_graphs_are_simple_and_regular(size: tuple[int, int], seed: int)
     assert (matrices.sum(axis=2) == degree).all()
 
 
+@pytest.mark.parametrize(("n", "degree"), [(6, 3), (7, 4), (8, 4), (9, 6)])
+@pytest.mark.parametrize("draw", [random_regular, random_connected_regular])
+def test_of_many_dense_graphs_those_that_are_redrawn_are_sound_too(draw, n, degree):
+    """Of a thousand graphs on few vertices some always run out of words; their complements are no graphs."""
+    matrices = adjacency(draw(Seeds(1), 0, (1024, 1, n, degree))[:, 0])
+    assert (matrices == matrices.swapaxes(1, 2)).all()
+    assert (matrices.sum(axis=2) == degree).all()
+    assert not matrices[:, range(n), range(n)].any()
+
+
 @pytest.mark.parametrize("draw", [random_regular, random_connected_regular, random_recipients])
 def test_a_fragments_graphs_do_not_depend_on_the_number_of_fragments(draw) -> None:
     # Degree 2 makes connected graphs rare, so that attempts differ between the fragments.
