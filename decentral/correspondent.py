@@ -33,6 +33,10 @@ class TimeIsUp(Exception):
     """The run's time limit was reached inside a round, which therefore does not count. Not an error."""
 
 
+class RoundsAreOver(Exception):
+    """A node is resumed that had ended its rounds and was serving others. Not an error."""
+
+
 class Correspondent:
     """Base of ``Node``, which documents the arguments."""
 

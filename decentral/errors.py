@@ -38,6 +38,10 @@ class PreflightError(DecentralError):
     exit_code = 3
 
 
+class CheckpointError(PreflightError):
+    """A checkpoint is missing, damaged, half written or of another version; the message names the file."""
+
+
 class DataError(ConfigError):
     """A data set is missing, incomplete or damaged; the message says which files to put where."""
 

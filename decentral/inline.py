@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from decentral.errors import Deadlock, Interrupted
 from decentral.medium import Outgoing
@@ -39,6 +40,18 @@ class _Task:
         self.thread: threading.Thread | None = None
 
 
+class Saving(Protocol):
+    """Makes checkpoints of an inline run."""
+
+    def wanted(self) -> bool:
+        """Whether one is to be made as soon as everybody waits."""
+        ...
+
+    def save(self) -> None:
+        """Make it: nothing is on its way, except to nodes that were not told of it yet."""
+        ...
+
+
 class Scheduler:
     """Runs node bodies one at a time.
 
@@ -46,10 +59,18 @@ class Scheduler:
         timekeeper: time and network of the run.
         observe: takes snapshots for the observer.
         run: the run id that headers carry, for equal byte accounting with a real transport.
+        saving: makes checkpoints; None: none are made.
     """
 
-    def __init__(self, timekeeper: Timekeeper, observe: Callable[[Message], None], run: bytes) -> None:
+    def __init__(
+        self,
+        timekeeper: Timekeeper,
+        observe: Callable[[Message], None],
+        run: bytes,
+        saving: Saving | None = None,
+    ) -> None:
         self.timekeeper = timekeeper
+        self._saving = saving
         self._deadlock: Deadlock | None = None
         self.observe = observe
         self.run_id = run
@@ -89,6 +110,10 @@ class Scheduler:
 
     def advance(self) -> None:
         """Pass on what the timekeeper tells nodes, or to the one that waits longest that all of them wait."""
+        if self._saving is not None and self._saving.wanted() and self.timekeeper.staying:
+            if not self.timekeeper.all_told:
+                return  # time stands still until the others have told what they do
+            self._saving.save()
         try:
             tellings = self.timekeeper.advance()
         except Deadlock as deadlock:
@@ -104,6 +129,11 @@ class Scheduler:
         for telling in tellings:
             self._tasks[telling.node].told.append(telling)
             self._wake(telling.node)
+
+    def pending(self, node: int) -> list[Heard]:
+        """What ``node`` was told and sent and did not hear yet."""
+        task = self._tasks[node]
+        return [*task.told, *task.payloads]
 
     def deliver(self, node: int, messages: list[Message]) -> None:
         """Payloads for ``node``; if it waits, it runs again."""
@@ -196,6 +226,14 @@ class InlineWire:
         self._batches: Counter[int] = Counter()
         self.meta_bytes = 0
         self.refused: Counter[str] = Counter()
+
+    def state(self) -> dict[str, Any]:
+        """How many batches went where."""
+        return {"sent": dict(self._batches)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting."""
+        self._batches.update(state["sent"])
 
     def speak(self, speech: Speech) -> None:
         """To the timekeeper, which answers whom it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from decentral.arrays import FloatArray
 from decentral.clock import NS_PER_S
@@ -49,6 +50,15 @@ class Journal:
     def start(self) -> None:
         """Real time counts from now on."""
         self._origin_ns = time.perf_counter_ns()
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint: the real time so far, and how long the log is."""
+        elapsed_ns = time.perf_counter_ns() - self._origin_ns - self._off_clock_ns
+        return {"elapsed_ns": elapsed_ns, "log_bytes": self._recorder.nbytes}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Real time goes on where it was; the log has been cut to its length by then."""
+        self._origin_ns = time.perf_counter_ns() - state["elapsed_ns"]
 
     def round(
         self,

@@ -92,6 +92,17 @@ class FlatModel:
             step = self._velocity.mul_(sgd.momentum).add_(step)
         self._x.sub_(step, alpha=sgd.lr)
 
+    def momentum(self) -> dict[str, AnyArray]:
+        """A copy of the momentum buffer, shape (d,); empty before the first step with momentum."""
+        return {} if self._velocity is None else {"velocity": self._velocity.numpy().copy()}
+
+    def set_momentum(self, state: Mapping[str, AnyArray]) -> None:
+        """Take on what ``momentum`` gave."""
+        self._velocity = None
+        if state:
+            self._velocity = self._x.new_zeros(self._x.shape)
+            np.copyto(self._velocity.numpy(), state["velocity"])
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Copies of all parameters in torch's shapes, memory layout and order."""
         named = zip(self.shapes, _views(self._x, self.shapes), strict=True)
@@ -157,6 +168,14 @@ class TorchLearner:
     def x(self) -> FloatArray:
         """The live flat model, shape (d,)."""
         return self._model.x
+
+    def state(self) -> dict[str, AnyArray]:
+        """The momentum buffer, if there is one."""
+        return self._model.momentum()
+
+    def restore(self, state: Mapping[str, AnyArray]) -> None:
+        """Take on a momentum buffer."""
+        self._model.set_momentum(state)
 
     def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean of their batches' losses."""

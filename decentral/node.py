@@ -7,26 +7,24 @@ own, in emulated and in real time, with another ``Medium``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Protocol
+from types import SimpleNamespace
+from typing import Any, ClassVar, Protocol
 
 from decentral.arrays import FloatArray
-from decentral.correspondent import Correspondent, TimeIsUp
+from decentral.checkpoint.memory import Memory
+from decentral.correspondent import RoundsAreOver, TimeIsUp
 from decentral.errors import RunFailed
 from decentral.following import Schedule
-from decentral.fragments import Fragments
 from decentral.journal import Journal
-from decentral.live import LiveModel
-from decentral.medium import Medium, Poll
-from decentral.messages import Kind, Message
-from decentral.mixing import Mixer, Part
+from decentral.medium import Medium
 from decentral.network.model import INFINITE_NS
 from decentral.queues import Traffic
 from decentral.records import Value
-from decentral.resampled import ResampledFragments
 from decentral.seeding import Seeds
 from decentral.tasks.base import Learner
+from decentral.trainee import Trainee
 
-__all__ = ["Algorithm", "Node", "TimeIsUp"]
+__all__ = ["Algorithm", "Node", "RoundsAreOver", "TimeIsUp"]
 
 
 class Algorithm(Protocol):
@@ -40,7 +38,7 @@ class Algorithm(Protocol):
         ...
 
 
-class Node(Correspondent):
+class Node(Trainee):
     """One participant; used by one thread. Its model ``x`` changes in the verbs below only.
 
     Args:
@@ -55,6 +53,7 @@ class Node(Correspondent):
         synchronous: whether messages are kept by round (algorithms that wait) or the newest kept.
         traffic: this node's counters.
         journal: writes its log.
+        memory: remembers for checkpoints; the medium's wire. None: none are made.
     """
 
     def __init__(
@@ -71,12 +70,12 @@ class Node(Correspondent):
         synchronous: bool,
         traffic: Traffic,
         journal: Journal,
+        memory: Memory | None = None,
     ) -> None:
-        model = LiveModel(id, learner)
         super().__init__(
             id=id,
             n=n,
-            model=model,
+            learner=learner,
             sizes=sizes,
             seeds=seeds,
             medium=medium,
@@ -85,15 +84,12 @@ class Node(Correspondent):
             synchronous=synchronous,
             traffic=traffic,
         )
-        self._learner = learner
         self._journal = journal
         self._exhausted = False
         self._complete = False
-        self._train_loss: float | None = None
-        self._train_ns = 0
         self._extra: dict[str, Value] = {}
-        self._ages: list[int] = []
         self._before: FloatArray | None = None
+        self._memory = memory
 
     # Rounds and the log
 
@@ -102,8 +98,10 @@ class Node(Correspondent):
 
         Closes each round: log line, evaluation when due, progress.
         """
-        self._journal.start()
-        self._journal.evaluate(0, self.x, final=False)
+        if not self._resumed():
+            self._journal.start()
+            self._journal.evaluate(0, self.x, final=False)
+            self._remember()
         limited = self._schedule.limit_ns < INFINITE_NS
         while self._round != self._schedule.max_rounds and self._now() < self._schedule.limit_ns:
             self._train_ns = self._wait_ns = 0
@@ -125,6 +123,7 @@ class Node(Correspondent):
             due = self._schedule.due(self._round, self._now(), began_ns)
             if due and self._round != self._schedule.max_rounds:
                 self._journal.evaluate(self._round, self.x, final=False)
+            self._remember()
         self._exhausted = True
 
     def end(self, *, early: bool = False) -> None:
@@ -150,6 +149,13 @@ class Node(Correspondent):
         self._medium.leave(drop=not self._synchronous and not serving)
         if not serving:
             self._journal.evaluate(self._round, self.x, final=True)
+        if self._memory is not None:
+            self._memory.lingers()
+        self.linger()
+
+    def linger(self) -> None:
+        """Serve until all others have left; the rest of ``end``, also of a node that is resumed there."""
+        serving = self._rule is not None
         self._medium.linger()
         if serving:  # others still averaged with it
             self._journal.evaluate(self._round, self.x, final=True)
@@ -165,59 +171,34 @@ class Node(Correspondent):
         self.inqueue.discard()
         self._journal.finish(self._round, self.x, reason)
 
+    def keep(self, **first: Any) -> SimpleNamespace:
+        """What the algorithm carries from round to round besides the model, with its first values.
+
+        Call it before ``rounds``. The attributes of what it returns are part of a checkpoint: arrays,
+        messages, numbers, and lists, tuples and dicts of them. In a run that is resumed they are what they
+        were at the beginning of the round in which the node goes on. Messages are never changed in place.
+        """
+        vars(self._kept).update(first if self._memory is None else self._memory.kept(first))
+        return self._kept
+
     def record(self, **fields: Value) -> None:
         """Add ``fields`` to the log line of the present round."""
         self._extra.update(fields)
 
-    # The model
+    # Checkpoints (decentral.checkpoint.memory)
 
-    def train(self, *, steps: int) -> None:
-        """H local SGD steps in one compute window.
+    def _remember(self) -> None:
+        if self._memory is not None:
+            self._memory.boundary()
 
-        The steps run on a snapshot; their update is added to the live model at the end of the window, after
-        whatever requests that arrived meanwhile did to it. Where none can arrive, this is training in place.
+    def _resumed(self) -> bool:
+        """Whether the node's state is that of a checkpoint now.
+
+        Raises:
+            RoundsAreOver: in that, the node had ended its rounds.
         """
-        if self._rule is not None:
-            self._model.begin()
-        self._compute(steps)
-        self._model.settle()
-
-    def local_update(self, *, steps: int) -> FloatArray:
-        """The sum of H local SGD steps from the present model, shape (d,), which stays as it is."""
-        self._model.begin()
-        self._compute(steps)
-        return self._model.take_back()
-
-    def apply(self, update: FloatArray) -> None:
-        """``x += update``."""
-        self.x += update
-        self._model.changed()
-
-    def update(
-        self, mix: Mixer, received: Sequence[Message], fragments: Fragments | ResampledFragments
-    ) -> None:
-        """Aggregate: ``x = mix(x, received)``, parameter by parameter (in fragment order)."""
-        if not received:
-            return
-        ordered = self._model.ordered(fragments).copy()
-        where = fragments.where
-        parts = [Part(m.sender, m.fragment, where(m.round, m.fragment), m.values, m.round) for m in received]
-        fragments.scatter(mix(ordered, parts), self.x)
-        # An answer to a request is the model of the moment; its round is the request's.
-        self._ages += [self._round - each.round for each in received if each.kind is not Kind.REPLY]
-        self._model.changed()
-
-    def _compute(self, steps: int) -> None:
-        """Run H steps in place."""
-        rng = self.rng("batch", self._round)
-        duration_ns = self._durations(self._round)
-        before_ns = self._now()
-        self._tick(before_ns + self._medium.foreseen_ns(duration_ns))
-
-        def work(poll: Poll | None) -> float:
-            return self._learner.train(steps, rng, poll)
-
-        self._train_loss, arrived = self._medium.compute(work, duration_ns)
-        self._train_ns += self._now() - before_ns
-        self._tick(self._now())
-        self._accept(arrived)
+        if self._memory is None or not self._memory.resuming:
+            return False
+        if self._memory.resume():
+            raise RoundsAreOver
+        return True

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from decentral.arrays import FloatArray
+from decentral.checkpoint.state import Stateful
 from decentral.clock import NS_PER_S
 from decentral.following import Evaluation
 from decentral.messages import Kind, Message
@@ -40,7 +42,7 @@ class Grid:
     rounds: int
 
 
-class Observer:
+class Observer(Stateful):
     """Gathers snapshots and writes ``metrics.jsonl``.
 
     Args:
@@ -49,6 +51,8 @@ class Observer:
         recorder: takes the log lines.
         grid: common instants; None for algorithms whose nodes go round by round.
     """
+
+    GIVEN: ClassVar[str] = "_n _evaluation _recorder _grid"
 
     def __init__(
         self, *, n: int, evaluation: Evaluation, recorder: Recorder, grid: Grid | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable
 
+from decentral.checkpoint.state import Stateful
 from decentral.medium import Outgoing
 from decentral.messages import Kind, Message
 
 
-class Outbox:
+class Outbox(Stateful):
     """Payloads whose transfers have not started.
 
     Transfers to one destination start in the order of the queue. So what is still here when a later one to
@@ -47,7 +48,7 @@ class Outbox:
             self._order[destination].append(sequence)
 
 
-class Inbox:
+class Inbox(Stateful):
     """Payloads that are here though their messages have not arrived in emulated time, or were not taken."""
 
     def __init__(self) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
+from decentral.checkpoint.state import Stateful
 from decentral.errors import RunFailed
 from decentral.medium import Medium, Outgoing
 from decentral.messages import Message
@@ -81,7 +82,7 @@ class OutQueue:
             self._traffic.made_bytes += self._medium.payload_bytes(message)
 
 
-class InQueue:
+class InQueue(Stateful):
     """Received messages that were not aggregated yet.
 
     Args:
@@ -92,6 +93,8 @@ class InQueue:
             that it holds at most one message per sender and fragment.
         fetch: brings in, by ``put``, what has arrived by now; called before anything newest is looked at.
     """
+
+    GIVEN: ClassVar[str] = "_traffic _keep_rounds _fetch"
 
     def __init__(
         self, traffic: Traffic, *, keep_rounds: bool, fetch: Callable[[], None] | None = None

@@ -69,6 +69,11 @@ EventName: TypeAlias = Literal["header", "round", "evaluation", "end", "uplink",
 class Recorder(Protocol):
     """Where a node's events go."""
 
+    @property
+    def nbytes(self) -> int:
+        """Length of the log so far."""
+        ...
+
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event. It is on its way to the disk when this returns (flushed, not synced)."""
         ...
@@ -82,17 +87,18 @@ class FileRecorder:
     """Appends events to one file, which it creates together with its folder.
 
     Args:
-        path: must not exist yet: a log is never continued by another writer.
+        path: must not exist yet, unless ``resumed``: a log is never continued by another writer.
+        resumed: go on with the log of a run that is resumed, which was cut to its length at the checkpoint.
 
     Raises:
         PreflightError: the file cannot be made or written (full disk, read-only folder); names the path.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, resumed: bool = False) -> None:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[str] = path.open("x", encoding="utf-8")
+            self._file: IO[str] = path.open("a" if resumed else "x", encoding="utf-8")
         except OSError as error:
             raise self._refusal(error) from error
 
@@ -106,6 +112,11 @@ class FileRecorder:
             self._file.flush()
         except OSError as error:
             raise self._refusal(error) from error
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the log so far."""
+        return self._file.tell()
 
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
@@ -125,6 +136,11 @@ class MemoryRecorder:
 
     def __init__(self) -> None:
         self.events: list[dict[str, Value]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Number of events: in place of bytes."""
+        return len(self.events)
 
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event."""

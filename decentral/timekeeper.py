@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import heappop, heappush
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
+from decentral.checkpoint.state import Stateful
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS
@@ -35,7 +36,7 @@ _Event: TypeAlias = tuple[Any, ...]
 answers, number is the version of the node's speech, and what is whether it is answered in any case."""
 
 
-class Timekeeper:
+class Timekeeper(Stateful):
     """Emulated time and network of one run. Nothing happens before every node has spoken: the start barrier.
 
     Args:
@@ -45,6 +46,8 @@ class Timekeeper:
             instead of when their transfers start.
         limit_ns: a node that is answered at or after this time has no further compute window.
     """
+
+    GIVEN: ClassVar[str] = "_limit_ns"
 
     def __init__(
         self, links: Links, ledger: Ledger, *, eager: Sequence[bool], limit_ns: int = INFINITE_NS
@@ -67,6 +70,16 @@ class Timekeeper:
     def over(self) -> bool:
         """True once every node has left and ``Stop`` has been told to all."""
         return self._over
+
+    @property
+    def staying(self) -> int:
+        """Number of nodes that have not left."""
+        return self._staying
+
+    @property
+    def all_told(self) -> bool:
+        """True while every node that stays has told something that is not answered."""
+        return all(node.left or node.speech is not None for node in self._nodes)
 
     @property
     def now_ns(self) -> int:

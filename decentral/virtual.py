@@ -14,8 +14,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
+from decentral.checkpoint.state import Stateful
 from decentral.clock import NS_PER_S
 from decentral.errors import RunFailed
 from decentral.medium import Outgoing, Poll, Server
@@ -29,7 +30,7 @@ from decentral.wire import Heard, Wire
 T = TypeVar("T")
 
 
-class VirtualMedium:
+class VirtualMedium(Stateful):
     """A ``Medium`` in emulated time.
 
     Args:
@@ -39,6 +40,8 @@ class VirtualMedium:
         limit_ns: the run's time limit, as the timekeeper knows it.
         payload_bytes: what a message weighs on the emulated network.
     """
+
+    GIVEN: ClassVar[str] = "_node _wire _eager _limit_ns _payload_bytes _server"
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from statistics import median
 import numpy as np
 
 from decentral.arrays import FloatArray, IntArray
+from decentral.checkpoint.memory import Memory
 from decentral.clock import NS_PER_S
 from decentral.config import Arm
 from decentral.following import Listener, Schedule
@@ -25,7 +26,7 @@ from decentral.fragments import whole_model
 from decentral.journal import Journal
 from decentral.medium import Medium
 from decentral.network.model import INFINITE_NS
-from decentral.node import Algorithm, Node, TimeIsUp
+from decentral.node import Algorithm, Node, RoundsAreOver, TimeIsUp
 from decentral.observer import Grid, Observer
 from decentral.queues import Traffic
 from decentral.records import Recorder, Value
@@ -207,6 +208,8 @@ class Participant:
             self.algorithm.run(self.node)
         except TimeIsUp:
             self.node.end(early=True)
+        except RoundsAreOver:
+            self.node.linger()
         else:
             self.node.end()
 
@@ -246,9 +249,24 @@ def grid_step_ns(workload: Workload) -> int | None:
 
 
 def build_participant(
-    workload: Workload, node: int, *, medium: Medium, recorder: Recorder, listener: Listener
+    workload: Workload,
+    node: int,
+    *,
+    medium: Medium,
+    recorder: Recorder,
+    listener: Listener,
+    memory: Memory | None = None,
 ) -> Participant:
-    """Node ``node`` of ``workload``, with its initial model, and its algorithm."""
+    """Node ``node`` of ``workload``, with its initial model, and its algorithm.
+
+    Args:
+        workload: the run.
+        node: its id.
+        medium: time and network.
+        recorder: takes its log.
+        listener: hears of its progress.
+        memory: of a run with checkpoints: the wire of ``medium``, which is then a ``VirtualMedium``.
+    """
     arm, composition = workload.arm, workload.composition
     shard = workload.shards[node]
     learner = workload.loaded.learner(shard, composition.sgd)
@@ -281,7 +299,11 @@ def build_participant(
         synchronous=algorithm.synchronous,
         traffic=traffic,
         journal=journal,
+        memory=memory,
     )
+    if memory is not None:
+        assert isinstance(medium, VirtualMedium), "checkpoints need emulated time"
+        memory.ties(node=made, medium=medium, journal=journal)
     return Participant(made, algorithm)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from decentral.network.ledger import Ledger
 from decentral.network.links import Links
 from decentral.network.log import Trace, describe, write_network_log
@@ -37,6 +40,15 @@ class Emulation:
         self.timekeeper = Timekeeper(
             self._links, ledger, eager=[synchronous(workload)] * n, limit_ns=limit_ns(workload)
         )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"timekeeper": self.timekeeper.state(), "trace": self._trace.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take on what ``state`` gave."""
+        self.timekeeper.restore(state["timekeeper"])
+        self._trace.restore(state["trace"])
 
     def write(self, recorder: Recorder, reason: str, cpu_s: float) -> None:
         """Close the accounts and write ``network.jsonl``; also of a run that was cut short."""

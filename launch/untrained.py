@@ -56,6 +56,11 @@ class _Tally:
     rounds: int = 0
     ages: list[float] = field(default_factory=list)
 
+    @property
+    def nbytes(self) -> int:
+        """Nothing is written."""
+        return 0
+
     def write(self, event: EventName, **fields: Value) -> None:
         """Take one event."""
         if event == "round":

@@ -60,19 +60,19 @@ class AdPsgd:
             for _ in node.rounds():
                 node.train(steps=self.local_steps)
             return
-        sent: Message | None = None
+        kept = node.keep(sent=None)
         for k in node.rounds():
             node.train(steps=self.local_steps)
-            if sent is not None:
-                self._settle(node, sent)
+            if kept.sent is not None:
+                self._settle(node, kept.sent)
             sent = node.message(k, 0, whole)
             node.ask(int(node.rng("partner", k).choice(passive)), sent)
-            if not self.overlap:
-                reply, sent = node.answer(self.request_timeout_s), None
-                if reply is not None:
-                    node.update(average, [reply], whole)  # x is still what was sent
-        if sent is not None:
-            self._settle(node, sent)
+            if self.overlap:
+                kept.sent = sent
+            elif (reply := node.answer(self.request_timeout_s)) is not None:
+                node.update(average, [reply], whole)  # x is still what was sent
+        if kept.sent is not None:
+            self._settle(node, kept.sent)
 
     def passive(self, node: Node) -> IntArray:
         """The passive nodes, ascending; the same at every node."""

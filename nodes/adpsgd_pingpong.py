@@ -44,17 +44,18 @@ class AdPsgdPingPong:
     def run(self, node: Node) -> None:
         """One node's rounds; x = mean of the own model and the newest of every sender."""
         whole = node.fragments()
-        latest = node.message(0, 0, whole)
+        kept = node.keep(latest=node.message(0, 0, whole))
 
         def pong() -> Message:
+            latest: Message = kept.latest
             return latest
 
         node.answer_pings(pong)
         for k in node.rounds():
             node.train(steps=self.local_steps)
-            latest = node.message(k, 0, whole)
+            kept.latest = node.message(k, 0, whole)
             pinged = node.rng("recipients", k).choice(node.peers, size=self.pings)
-            node.outqueue.put([(int(j), latest) for j in pinged], role=Role.PING, flush=self.flush)
+            node.outqueue.put([(int(j), kept.latest) for j in pinged], role=Role.PING, flush=self.flush)
             node.update(average, node.inqueue.take_latest(), whole)
 
 

@@ -54,23 +54,23 @@ class GossipLearning:
     def run(self, node: Node) -> None:
         """One node's rounds; its pushes go on meanwhile."""
         whole = node.fragments()
-        rounds = age = 0
+        kept = node.keep(round=0, age=0)
 
         def push(tick: int) -> Outgoing:
             peer = int(node.rng("peer", tick).choice(node.peers))
-            return peer, node.message(rounds, 0, whole, age=age)
+            return peer, node.message(kept.round, 0, whole, age=kept.age)
 
         node.every(self.period_s, node.rng("phase").uniform(0, self.period_s), push)
         for k in node.rounds():
-            rounds = k
+            kept.round = k
             heard = node.hear()
-            weight = self.weight(age, heard.age)
+            weight = self.weight(kept.age, heard.age)
             if weight:
                 node.update(weighted({heard.sender: weight}), [heard], whole)
-            age = max(age, heard.age)
+            kept.age = max(kept.age, heard.age)
             node.train(steps=self.local_steps)
-            age += self.local_steps
-            node.record(age=age)
+            kept.age += self.local_steps
+            node.record(age=kept.age)
 
 
 ALGORITHM = GossipLearning

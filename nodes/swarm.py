@@ -43,12 +43,12 @@ class SwarmSgd:
     def run(self, node: Node) -> None:
         """One node's rounds; it answers others at any time."""
         node.fragments()
-        z = node.x.copy()
+        kept = node.keep(z=node.x.copy())
 
         def partner(x: FloatArray, received: FloatArray) -> FloatArray:
-            before = z.copy()
-            shift = (received - z) * np.float32(0.5)
-            z[:] += shift
+            before: FloatArray = kept.z.copy()
+            shift = (received - kept.z) * np.float32(0.5)
+            kept.z += shift
             x += shift
             return before
 
@@ -61,12 +61,12 @@ class SwarmSgd:
         node.serve(partner)
         for k in node.rounds():
             node.train(steps=steps(k))
-            sent = node.model_message(k, z)
+            sent = node.model_message(k, kept.z)
             node.ask(int(node.rng("partner", k).choice(node.peers)), sent)
             reply = node.answer(self.request_timeout_s)
             if reply is not None:
                 node.apply((reply.values - sent.values) * np.float32(0.5))
-                z[:] = node.x
+                kept.z[:] = node.x
 
 
 ALGORITHM = SwarmSgd

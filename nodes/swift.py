@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from decentral.arrays import FloatArray
 from decentral.ccs import ccs_weights
 from decentral.errors import ConfigError
 from decentral.graphs import reachable
@@ -78,18 +77,18 @@ class Swift:
         mix = weighted(mh if self.weights == "mh" else ccs_weights(graph)[node.id])
         first = node.message(0, 0, whole)
         mailbox: dict[int, Message] = {j: first._replace(sender=j) for j in neighbors}
+        kept = node.keep(mailbox=mailbox, update=None)
         refill = node.outqueue.replace if self.flush else node.outqueue.extend
-        update: FloatArray | None = None
         for k in node.rounds():
-            if update is not None:
-                node.apply(update)
-            update = node.local_update(steps=self.local_steps)
+            if kept.update is not None:
+                node.apply(kept.update)
+            kept.update = node.local_update(steps=self.local_steps)
             average = (k + 1) % (self.comm_set + 1) == 0
             if average or self.broadcast == "every_step":
                 refill(node.shuffled([(j, node.message(k, 0, whole)) for j in neighbors], k))
             if average:
-                mailbox |= {message.sender: message for message in node.inqueue.peek_latest()}
-                node.update(mix, list(mailbox.values()), whole)
+                kept.mailbox |= {message.sender: message for message in node.inqueue.peek_latest()}
+                node.update(mix, list(kept.mailbox.values()), whole)
 
 
 ALGORITHM = Swift

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from decentral.checkpoint.state import Stateful
 from decentral.network.model import INFINITE_NS, Item, NetworkModel
 from decentral.network.sharing import water_level
 
@@ -96,12 +97,14 @@ class Flows(Protocol):
         ...
 
 
-class FixedRates:
+class FixedRates(Stateful):
     """Concurrency 1, contention ``"uplink"``: nothing is shared, each flow has one rate from start to end.
 
     Args:
         model: the network.
     """
+
+    GIVEN: ClassVar[str] = "_overhead_ns _uplink _pair"
 
     def __init__(self, model: NetworkModel) -> None:
         self._overhead_ns = model.overhead_ns
@@ -139,7 +142,7 @@ class FixedRates:
         heapify(self._ends)
 
 
-class SharedRates:
+class SharedRates(Stateful):
     """Each flow competes on one link only, and is capped by what else it crosses.
 
     Contention ``"uplink"``, any concurrency: a sender's flows share its uplink. Contention ``"both"``,
@@ -149,6 +152,8 @@ class SharedRates:
     Args:
         model: the network.
     """
+
+    GIVEN: ClassVar[str] = "_by_sender _capacity _uplink _pair _overhead_ns"
 
     def __init__(self, model: NetworkModel) -> None:
         self._by_sender = model.contention == "uplink"

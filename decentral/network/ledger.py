@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decentral.checkpoint.state import Stateful
 from decentral.errors import DecentralError
 from decentral.network.model import Item
 
@@ -16,12 +17,14 @@ REASONS: tuple[Reason, ...] = ("flush", "abort", "loss", "end")
 """Why a message was dropped: unsent at a flush, cut by a flush, lost on the link, unsent at the end."""
 
 
-class Tally:
+class Tally(Stateful):
     """Messages and payload bytes of every link. A sender's row comes into being with its first message.
 
     Args:
         n: number of nodes.
     """
+
+    GIVEN: ClassVar[str] = "_n"
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -71,7 +74,7 @@ class Tally:
         return self._messages[sender]
 
 
-class Ledger:
+class Ledger(Stateful):
     """The accounts of one emulated network.
 
     Args:
@@ -83,6 +86,8 @@ class Ledger:
         held: yields (sender, item) of everything that the links hold (queued, in progress, travelling);
             ``Links`` sets it. None: nothing is held.
     """
+
+    GIVEN: ClassVar[str] = "n held"
 
     def __init__(self, n: int) -> None:
         self.n = n

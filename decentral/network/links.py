@@ -12,7 +12,9 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from heapq import heappop, heappush
+from typing import ClassVar
 
+from decentral.checkpoint.state import Stateful
 from decentral.errors import DecentralError
 from decentral.network.flows import FixedRates, Flow, Flows, SharedRates
 from decentral.network.ledger import Ledger, Reason
@@ -22,7 +24,7 @@ from decentral.network.model import INFINITE_NS, Arrival, Item, NetworkModel, Tr
 __all__ = ["Arrival", "Item", "Links", "Transfer"]
 
 
-class Links:
+class Links(Stateful):
     """All links of an emulated network: one queue per sender, ``concurrency`` transfers in progress each.
 
     With concurrency 1 strictly the head of a sender's queue starts when its slot is free; otherwise the first
@@ -44,6 +46,10 @@ class Links:
         busy_ns: per sender, time with a transfer in progress (overhead included), counted when it pauses.
         sent_bits: per sender, bits on the wire (overhead and cut transfers included), counted at ends.
     """
+
+    GIVEN: ClassVar[str] = (
+        "model ledger _deliver _trace _slots _latency_ns _latencies _key _draws _overhead_bits _cuts"
+    )
 
     def __init__(
         self, model: NetworkModel, ledger: Ledger, trace: Callable[[Transfer], None] | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
+from decentral.checkpoint.state import Stateful
 from decentral.network.links import Links
 from decentral.network.model import NetworkModel, Transfer
 from decentral.records import Recorder, Value
@@ -12,8 +14,10 @@ from decentral.records import Recorder, Value
 NS_PER_S = 1_000_000_000
 
 
-class Trace:
+class Trace(Stateful):
     """Keeps the transfers that begin before ``until_ns``, at most ``most`` of them."""
+
+    GIVEN: ClassVar[str] = "_until_ns _most"
 
     def __init__(self, until_ns: int, most: int = 20_000) -> None:
         self._until_ns = until_ns

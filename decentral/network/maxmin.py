@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from typing import ClassVar
 
 import numpy as np
 
+from decentral.checkpoint.state import Stateful
 from decentral.network.flows import NS, Flow
 from decentral.network.model import INFINITE_NS, NetworkModel
 from decentral.network.sharing import max_min_rates
@@ -15,7 +17,7 @@ SENDER, DESTINATION, SETTLED, END = range(4)
 CAP, RATE, REMAINING = range(3)
 
 
-class MaxMinRates:
+class MaxMinRates(Stateful):
     """Any concurrency and contention. See ``decentral.network.flows.Flows``.
 
     Rates are computed at most once per instant, when all starts and ends of the instant are known. Flows in
@@ -24,6 +26,8 @@ class MaxMinRates:
     Args:
         model: the network.
     """
+
+    GIVEN: ClassVar[str] = "_uplink _downlink _pair _overhead_ns"
 
     def __init__(self, model: NetworkModel) -> None:
         self._uplink = model.uplink_bps

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from decentral.arrays import FloatArray, IntArray
+from decentral.arrays import AnyArray, FloatArray, IntArray
 
 Split: TypeAlias = Literal["train", "test"]
 Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
@@ -85,6 +85,19 @@ class Learner(Protocol):
             poll: called after every step, or every few where they take less than a millisecond; it neither
                 reads nor writes ``x``.
         """
+        ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A learner whose training can be resumed from a checkpoint. Required where checkpoints are asked for."""
+
+    def state(self) -> dict[str, AnyArray]:
+        """What the next ``train`` depends on besides ``x``, by name: copies; empty where there is nothing."""
+        ...
+
+    def restore(self, state: Mapping[str, AnyArray]) -> None:
+        """Take on what ``state`` gave."""
         ...
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
-from decentral.arrays import FloatArray, IntArray, aligned
+from decentral.arrays import AnyArray, FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
 from decentral.model import batch_rows
 from decentral.tasks.base import Poll, Sgd, Shapes
@@ -60,6 +60,15 @@ class MatrixFactorization:
     def x(self) -> FloatArray:
         """The live flat model, shape (d,): user vectors, then item vectors."""
         return self._x
+
+    def state(self) -> dict[str, AnyArray]:
+        """The momentum buffer, if there is one."""
+        return {} if self._velocity is None else {"velocity": self._velocity.copy()}
+
+    def restore(self, state: Mapping[str, AnyArray]) -> None:
+        """Take on a momentum buffer."""
+        if self._velocity is not None:
+            np.copyto(self._velocity, state["velocity"])
 
     def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean over them of the batch's MSE.

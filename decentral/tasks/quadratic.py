@@ -8,6 +8,7 @@ step is ``x - lr A (x - o)`` without the paper's 2, and optima that may differ b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,7 +16,7 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from decentral.arrays import FloatArray, IntArray, aligned
+from decentral.arrays import AnyArray, FloatArray, IntArray, aligned
 from decentral.errors import ConfigError
 from decentral.model import batch_rows
 from decentral.seeding import Seeds
@@ -145,6 +146,14 @@ class QuadraticLearner:
     def x(self) -> FloatArray:
         """The live flat model, shape (d,)."""
         return self._x
+
+    def state(self) -> dict[str, AnyArray]:
+        """The momentum buffer."""
+        return {"velocity": self._velocity.copy()}
+
+    def restore(self, state: Mapping[str, AnyArray]) -> None:
+        """Take on a momentum buffer."""
+        np.copyto(self._velocity, state["velocity"])
 
     def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Run ``steps`` SGD steps in place and return the mean of their batches' losses (without noise)."""

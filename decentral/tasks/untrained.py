@@ -8,6 +8,7 @@ the schedule and the traffic are those of the trained run, without its data, its
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, nan, prod
 from typing import ClassVar
@@ -15,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decentral.arrays import FloatArray, IntArray, aligned
+from decentral.arrays import AnyArray, FloatArray, IntArray, aligned
 from decentral.fragments import Fragmenter
 from decentral.messages import Message
 from decentral.seeding import Seeds
@@ -137,6 +138,13 @@ class UntrainedLearner:
     def x(self) -> FloatArray:
         """The live vector, shape (entries,)."""
         return self._x
+
+    def state(self) -> dict[str, AnyArray]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, AnyArray]) -> None:
+        """Nothing to take on."""
 
     def train(self, steps: int, rng: np.random.Generator, poll: Poll | None = None) -> float:
         """Do nothing; there is no training loss, so NaN."""
