@@ -307,9 +307,10 @@ def build_participant(
     return Participant(made, algorithm)
 
 
-def build_observer(workload: Workload, recorder: Recorder) -> Observer:
-    """The observer of ``workload``; writes its header."""
-    recorder.write("header", **workload.header(None))
+def build_observer(workload: Workload, recorder: Recorder, *, resumed: bool = False) -> Observer:
+    """The observer of ``workload``; writes the header, unless the log has one from before it was resumed."""
+    if not resumed:
+        recorder.write("header", **workload.header(None))
     arm, step_ns = workload.arm, grid_step_ns(workload)
     grid = None if step_ns is None else Grid(step_ns, arm.run.test_after)
     return Observer(n=arm.nodes, evaluation=workload.evaluation(None), recorder=recorder, grid=grid)

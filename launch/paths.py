@@ -46,6 +46,11 @@ class JobFolder:
         """Final flat model of one node."""
         return self.path / "models" / f"{node:03d}.npy"
 
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per checkpoint (launch.checkpoints)."""
+        return self.path / "checkpoints"
+
     def log(self, host: str) -> Path:
         """What the processes of one host printed."""
         return self.path / "logs" / f"{host}.log"

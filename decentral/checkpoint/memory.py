@@ -158,13 +158,16 @@ class Memory:
         Args:
             pending: has reached this node, which was not told of it yet.
         """
+        if self._saved is not None:  # the node has not begun to repeat what it did
+            told = len(self._saved["words"])
+            return {**self._saved, "heard": [*self._saved["heard"], *((told, each) for each in pending)]}
         lingers = self._lingers
         heard = self._heard[self._read :] if lingers else self._heard
         return {
             "state": self._states() if lingers else self._state,
             "lingers": lingers,
             "words": [_digest(word) for word in self._words],
-            "heard": [*heard, *((self._told, each) for each in pending)],
+            "heard": [*heard, *((len(self._words), each) for each in pending)],
             "pushed": sorted(self._repeated if lingers else self._pushed),
             "shown": self._swallow if lingers else self._shown,
             "meta_bytes": self.meta_bytes,

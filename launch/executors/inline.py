@@ -29,6 +29,7 @@ from launch.build import (
 from launch.display import Display
 from launch.emulator import Emulation
 from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.inline_checkpoints import InlineCheckpoints
 from launch.process import save_model
 
 
@@ -76,13 +77,21 @@ class InlineRun:
         workload: the run.
         recorders: take its events.
         listener: hears of its progress.
+        checkpoints: makes them, and knows the one that is gone on from; None: there are none.
 
     Attributes:
         recorders: as given.
         participants: those that have been built so far.
     """
 
-    def __init__(self, workload: Workload, recorders: Recorders, listener: Listener) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        recorders: Recorders,
+        listener: Listener,
+        checkpoints: InlineCheckpoints | None = None,
+    ) -> None:
+        self._checkpoints = checkpoints
         self._workload = workload
         self.recorders = recorders
         self._listener = listener
@@ -95,20 +104,32 @@ class InlineRun:
             Interrupted: by ``interruption``, at the next hand-over.
             Exception: the first that a node raised.
         """
-        workload, recorders = self._workload, self.recorders
+        workload, recorders, checkpoints = self._workload, self.recorders, self._checkpoints
+        n = workload.arm.nodes
+        resumed = checkpoints is not None and checkpoints.resumed is not None
         run = secrets.token_bytes(RUN_ID_BYTES)
-        observer = build_observer(workload, recorders.metrics)
+        observer = build_observer(workload, recorders.metrics, resumed=resumed)
         emulation = Emulation(workload, run)
-        scheduler = Scheduler(emulation.timekeeper, observer.add, run)
-        for i in range(workload.arm.nodes):
+        scheduler = Scheduler(emulation.timekeeper, observer.add, run, checkpoints)
+        if checkpoints is not None:
+            checkpoints.begin(workload, emulation, observer, recorders.metrics, scheduler)
+            if resumed:
+                observer.restore(checkpoints.saved(n)["observer"])
+                emulation.restore(checkpoints.saved(n + 1))
+        for i in range(n):
             recorder = recorders.node(i)
-            recorder.write("header", **workload.header(i), run=run.hex())
-            medium = build_medium(workload, i, InlineWire(scheduler, i, workload.batch_bytes))
+            if not resumed:
+                recorder.write("header", **workload.header(i), run=run.hex())
+            wire = InlineWire(scheduler, i, workload.batch_bytes)
+            memory = None if checkpoints is None else checkpoints.wire_of(i, wire, recorder)
+            medium = build_medium(workload, i, memory or wire)
             participant = build_participant(
-                workload, i, medium=medium, recorder=recorder, listener=self._listener
+                workload, i, medium=medium, recorder=recorder, listener=self._listener, memory=memory
             )
             self.participants.append(participant)
             scheduler.add(i, participant.run)
+        if resumed:
+            scheduler.advance()
         try:
             with interruption.calling(scheduler.interrupt):
                 scheduler.run()
