@@ -202,8 +202,8 @@ def cut_logs(folder: JobFolder, checkpoint: Checkpoint) -> None:
             size = path.stat().st_size if path.exists() else 0
             if size < entry.log_bytes:
                 raise CheckpointError(
-                    f"{path}: has {size} bytes, the checkpoint was made after {entry.log_bytes}: a part of the "
-                    f"log is lost"
+                    f"{path}: has {size} bytes, the checkpoint was made after {entry.log_bytes}: a part of "
+                    f"the log is lost"
                 )
             if size > entry.log_bytes:
                 os.truncate(path, entry.log_bytes)

@@ -108,6 +108,7 @@ def compose(arm: Arm, seed: int) -> Composition:
     network = _attempt(problems, lambda: build_network(arm.network, arm.nodes, seeds))
     _attempt(problems, lambda: check_compute(arm))
     _attempt(problems, lambda: check_untrained(arm))
+    _attempt(problems, lambda: _check_checkpoint(arm))
     _attempt(problems, lambda: parts.settings("algorithm", arm.algorithm))
     if task is None or partitioner is None or network is None or problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # an unknown algorithm hinders more than one part
@@ -221,6 +222,13 @@ def _fragments_fit(arm: Arm, task: Task) -> None:
     if count > d:
         excess = f"is more than the d = {d} parameters of task {shown(arm.data.name)}"
         raise ConfigError(sentence("fragments.count", count, excess, f"use at most {d} fragments"))
+
+
+def _check_checkpoint(arm: Arm) -> None:
+    if arm.checkpoint.asked and arm.run.clock == "wall":
+        expectation = "real time cannot be resumed, only emulated time can"
+        step = "remove the checkpoint table or use the virtual clock"
+        raise ConfigError(sentence("run.clock", "wall", expectation, step))
 
 
 def _executor_fits(arm: Arm, executor: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from decentral.errors import Deadlock
-from decentral.inline import InlineWire, Scheduler
+from decentral.inline import InlineWire, Saving, Scheduler
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.network.ledger import Ledger
@@ -165,8 +165,14 @@ class Jumbled(Scheduler):
 
     seed = 0
 
-    def __init__(self, timekeeper: Timekeeper, observe: Callable[[Message], None], run: bytes) -> None:
-        super().__init__(timekeeper, observe, run)
+    def __init__(
+        self,
+        timekeeper: Timekeeper,
+        observe: Callable[[Message], None],
+        run: bytes,
+        saving: Saving | None = None,
+    ) -> None:
+        super().__init__(timekeeper, observe, run, saving)
         self.random = random.Random(self.seed)
         self._ready: deque[int] = _Shuffled(self.random)
 

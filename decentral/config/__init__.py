@@ -5,6 +5,7 @@ from __future__ import annotations
 from decentral.config.load import SHIPPED, load
 from decentral.config.schema import (
     Arm,
+    CheckpointSettings,
     ComputeSettings,
     DataSettings,
     EvaluateSettings,
@@ -18,6 +19,7 @@ from decentral.config.schema import (
 __all__ = [
     "SHIPPED",
     "Arm",
+    "CheckpointSettings",
     "ComputeSettings",
     "DataSettings",
     "EvaluateSettings",

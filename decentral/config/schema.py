@@ -201,6 +201,22 @@ class ComputeSettings(Settings):
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class CheckpointSettings(Settings):
+    """When a run saves all that it needs to be resumed after a kill; under the virtual clock only.
+
+    After every ``every`` local rounds of the slowest node, after every ``every_s`` real seconds, or both;
+    never where neither is given. No result depends on it.
+    """
+
+    every: Annotated[int, Field(ge=1, examples=[20])] | None = None
+    every_s: Annotated[float, Field(gt=0, le=1e9, examples=[600.0])] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether checkpoints are made at all."""
+        return self.every is not None or self.every_s is not None
+
+
 class Arm(Settings):
     """One contender of a comparison, complete: what an agent on another host needs besides a seed.
 
@@ -219,6 +235,7 @@ class Arm(Settings):
     run: Annotated[RunSettings, Field(examples=[{"max_rounds": 60}])]
     evaluate: EvaluateSettings = EvaluateSettings()
     compute: ComputeSettings = ComputeSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
 
     @model_validator(mode="after")
     def _validation_rows(self) -> Arm:

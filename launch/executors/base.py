@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Protocol
 
 from decentral.config import Arm
+from launch.checkpoints import Checkpoint
 from launch.display import Display
 from launch.paths import JobFolder
 from launch.supervisor import JobState
@@ -18,11 +19,15 @@ from launch.supervisor import JobState
 
 @dataclass(frozen=True)
 class Job:
-    """One arm with one seed."""
+    """One arm with one seed.
+
+    ``resumed`` is the checkpoint that it goes on from, to which its logs have been cut; None: from the start.
+    """
 
     arm: Arm
     seed: int
     folder: JobFolder
+    resumed: Checkpoint | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
@@ -190,13 +191,25 @@ class InlineExecutor:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._files)
 
     def _prepare(self, job: Job, display: Display, logs: ExitStack) -> InlineRun:
-        workload = load_workload(job.arm, job.seed, self._tasks)
-        recorders = Recorders(
-            node=lambda i: logs.enter_context(closing(FileRecorder(job.folder.node_log(i)))),
-            metrics=logs.enter_context(closing(FileRecorder(job.folder.metrics))),
-            network=logs.enter_context(closing(FileRecorder(job.folder.network))),
+        resumed = job.resumed
+        workload = load_workload(
+            job.arm, job.seed, self._tasks, None if resumed is None else resumed.nominal_ns
         )
-        return InlineRun(workload, recorders, DisplayListener(display, workload.composition.task.metric.name))
+
+        def log(path: Path) -> FileRecorder:
+            return logs.enter_context(closing(FileRecorder(path, resumed=resumed is not None)))
+
+        recorders = Recorders(
+            node=lambda i: log(job.folder.node_log(i)),
+            metrics=log(job.folder.metrics),
+            network=log(job.folder.network),
+        )
+        listener: Listener = DisplayListener(display, workload.composition.task.metric.name)
+        checkpoints = None
+        if job.arm.checkpoint.asked or resumed is not None:
+            checkpoints = InlineCheckpoints.of(job)
+            listener = checkpoints.heard_by(listener)
+        return InlineRun(workload, recorders, listener, checkpoints)
 
 
 def _keep(made: InlineRun, job: Job) -> None:

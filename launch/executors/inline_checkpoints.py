@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from decentral.checkpoint.files import write
 from decentral.checkpoint.memory import Memory
 from decentral.clock import NS_PER_S
+from decentral.following import Listener
 from decentral.inline import InlineWire, Scheduler
 from decentral.observer import Observer
 from decentral.records import Recorder
+from decentral.tasks.base import Scores
 from launch.build import Workload
-from launch.checkpoints import Checkpoint, Due, Entry, commit, file_name, folder_of, log_of
+from launch.checkpoints import Checkpoint, Due, Entry, commit, file_name, folder_of, log_of, numbers
 from launch.emulator import Emulation
+from launch.executors.base import Job
 from launch.paths import JobFolder
 
 
@@ -38,6 +42,19 @@ class InlineCheckpoints:
     _nodes: list[tuple[Memory, InlineWire, Recorder]] = field(default_factory=list)
     _wanted: bool = False
 
+    @classmethod
+    def of(cls, job: Job) -> InlineCheckpoints:
+        """The checkpoints that ``job`` asks for."""
+        asked, resumed = job.arm.checkpoint, job.resumed
+        rounds = 0 if resumed is None else resumed.rounds
+        due = Due(job.arm.nodes, every=asked.every, every_s=asked.every_s, rounds=rounds)
+        made = max(numbers(job.folder), default=0)
+        return cls(job.folder, due, time.monotonic, resumed, made)
+
+    def heard_by(self, listener: Listener) -> Listener:
+        """``listener``, which also tells when the next checkpoint is due."""
+        return _Counting(listener, self.due)
+
     def saved(self, member: int) -> Any:
         """What a member left in the checkpoint; None at the beginning.
 
@@ -47,7 +64,12 @@ class InlineCheckpoints:
         return None if self.resumed is None else self.resumed.read(member)
 
     def begin(
-        self, workload: Workload, emulation: Emulation, observer: Observer, metrics: Recorder, scheduler: Scheduler
+        self,
+        workload: Workload,
+        emulation: Emulation,
+        observer: Observer,
+        metrics: Recorder,
+        scheduler: Scheduler,
     ) -> None:
         """Whose states are to be saved, besides the nodes'."""
         self._workload = workload
@@ -97,3 +119,18 @@ class InlineCheckpoints:
         n = len(self._nodes)
         path = folder_of(self.folder, self.number) / file_name(member, n)
         return Entry(member, *write(path, content), log_of(self.folder, member, n), log_bytes)
+
+
+@dataclass(frozen=True)
+class _Counting:
+    listener: Listener
+    due: Due
+
+    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
+        """A local round is finished."""
+        self.due.progress(node, round_)
+        self.listener.progress(node, round_, train_loss)
+
+    def evaluated(self, node: int, round_: int, scores: Scores) -> None:
+        """An evaluation is finished."""
+        self.listener.evaluated(node, round_, scores)
