@@ -170,7 +170,8 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     medium = build_medium(workload, number, wire)
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
-    _meet(channel, None)
+    _meet(channel, transport.endpoint)
+    wire.connect(assignment.book())
     _run(participant, assignment, save=run.save_models)
     channel.tell("done")
     channel.await_order("release")
@@ -214,7 +215,8 @@ def _in_real_time(
     )
     listener = MemberListener(channel, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
-    _meet(channel, None)
+    _meet(channel, transport.endpoint)
+    transport.connect(assignment.book())
     medium.start()
     try:
         _run(participant, assignment, save=run.save_models)
@@ -234,7 +236,8 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     # Evaluations may lie further apart than the liveness timeout; whether nodes live, the agent sees.
     transport = _transport(workload, assignment, timeout_s=None)
     observer = build_observer(workload, recorder)
-    _meet(channel, None)
+    _meet(channel, transport.endpoint)
+    transport.connect(assignment.book())
     try:
         while not observer.complete:
             for message in transport.receive(lambda: "snapshots of the nodes' models"):
@@ -253,8 +256,9 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
 def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> None:
     recorder = FileRecorder(assignment.folder.network)
     emulation = Emulation(workload, assignment.run)
-    endpoint = TimekeeperSocket(assignment.sockets)
-    _meet(channel, None)
+    endpoint = TimekeeperSocket(assignment.sockets, assignment.listen, workload.arm.nodes)
+    _meet(channel, endpoint.endpoint)
+    endpoint.connect(assignment.book())
     with Terminated().heeded() as terminated:
         try:
             kept = endpoint.keep(emulation.timekeeper, terminated)
@@ -277,6 +281,7 @@ def _transport(workload: Workload, assignment: Assignment, timeout_s: float | No
         folder=assignment.sockets,
         max_payload_bytes=workload.batch_bytes,
         timeout_s=timeout_s,
+        listen=assignment.listen,
     )
 
 

@@ -21,7 +21,7 @@ PREAMBLE = b"\x00decentral agent\n"
 _MAX_NOISE_BYTES = 1 << 20
 BEAT_S = 1.0
 """How often both ends of a line to another host let each other know that they live."""
-SILENCE_S = 7.0
+SILENCE_S = 6.0
 """An end that has heard nothing for so long takes the other for lost."""
 
 

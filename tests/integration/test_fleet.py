@@ -1,0 +1,140 @@
+"""Several agents as if on several hosts: loopback addresses, CURVE between them, beats, collection."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decentral.errors import PreflightError
+from launch.executors import fleet as fleet_module
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.fleet import Fleet
+from launch.executors.line import Line
+from launch.executors.starters import LocalStarter
+from launch.hosts import Host, Hosts
+from launch.paths import JobFolder
+from launch.scratch import PrivateFolder
+from tests.asynchronous import contender
+from tests.harness import SilentDisplay, arm, run
+from tests.integration.test_faults import LONG
+from tests.integration.test_virtual_time import same
+
+
+class Elsewhere(Line):
+    """A line whose agent does not find the run folder."""
+
+    def order(self, do: str, **fields: Any) -> None:
+        if do == "load":
+            fields["probe"] = {**fields["probe"], "text": "another"}
+        super().order(do, **fields)
+
+
+def loopback(count: int, **keys: Any) -> Hosts:
+    """``count`` hosts of different cores, at 127.0.0.1 and after."""
+    return Hosts(
+        hosts=tuple(Host(name=f"h{i}", bind=f"127.0.0.{i}", cores=i, **keys) for i in range(1, count + 1)),
+        source="the test",
+        kind="ssh",
+    )
+
+
+@pytest.fixture(params=["shared", "apart"])
+def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fleet]:
+    if request.param == "apart":
+        monkeypatch.setattr(fleet_module, "Line", Elsewhere)
+    made = Fleet(loopback(3, folder=str(tmp_path / "host's folder")), LocalStarter())
+    yield made
+    made.close()
+    assert not list((tmp_path / "host's folder").rglob("*.jsonl")), "what was collected is still there"
+
+
+def test_three_hosts_give_the_bits_of_one_process(three: Fleet, tmp_path: Path) -> None:
+    for name, settings in {
+        "mosaic": arm(),
+        "divshare": contender("divshare", settings={"recipients": 3}),
+    }.items():
+        folders = (tmp_path / name / "hosts", tmp_path / name / "inline")
+        hosts = run(settings, folders[0], executor=three)
+        same(hosts, run(settings, folders[1]), folders)
+        assert hosts.column("end", "reason") == [["done"]] * settings.nodes
+        logs = {path.name for path in (folders[0] / "logs").iterdir()}
+        assert logs == {"h1.log", "h2.log", "h3.log"}
+
+
+class Struck(SilentDisplay):
+    """Sends an agent a signal in the middle of a run."""
+
+    def __init__(self, pid: int, number: signal.Signals) -> None:
+        super().__init__()
+        self._pid = pid
+        self._number = number
+        self.at_s: float | None = None
+        self.lost_s: float | None = None
+
+    def host(self, name: str, state: str, alive: int | None = None) -> None:
+        if state == "lost" and self.lost_s is None:
+            self.lost_s = time.monotonic()
+
+    def progress(self, node: int, round: int, train_loss: float | None) -> None:
+        if self.at_s is None:
+            os.kill(self._pid, self._number)
+            self.at_s = time.monotonic()
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "within_s"),
+    [
+        (signal.SIGKILL, "agent on host h2 was killed by signal 9", 5.0),
+        (signal.SIGSTOP, "agent on host h2 is lost: nothing has been heard of it for 6 s", 10.0),
+    ],
+)
+def test_a_lost_agent_is_named_and_ends_the_job(
+    number: signal.Signals, cause: str, within_s: float, tmp_path: Path
+) -> None:
+    fleet = Fleet(loopback(2), LocalStarter())
+    try:
+        struck = Struck(fleet.meet()["h2"]["pid"], number)
+        outcome = ended(fleet, arm(run=LONG), tmp_path, struck)
+    finally:
+        fleet.close()
+        PrivateFolder(Path(tempfile.gettempdir()), "decentral-").remove()  # as the next agent there does
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert outcome.cause.startswith(cause)
+    assert struck.at_s is not None
+    assert struck.lost_s is not None
+    assert struck.lost_s - struck.at_s < within_s
+
+
+def test_a_range_without_enough_free_ports_is_named(tmp_path: Path) -> None:
+    fleet = Fleet(loopback(2, ports="21000-21001"), LocalStarter())
+    try:
+        outcome = ended(fleet, arm(), tmp_path, SilentDisplay())
+    finally:
+        fleet.close()
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert "21000" in outcome.cause
+
+
+def test_an_address_of_no_host_is_refused_before_anything_starts() -> None:
+    lost = tuple(Host(name=name, address="nowhere.invalid") for name in "bc")
+    fleet = Fleet(Hosts(hosts=lost, source="the test", kind="ssh"), LocalStarter())
+    try:
+        with pytest.raises(PreflightError, match=r"host b: .*bind = "):
+            fleet.meet()
+    finally:
+        fleet.close()
+
+
+def ended(fleet: Fleet, settings: Any, folder: Path, display: SilentDisplay) -> Outcome:
+    """How ``settings`` end there."""
+    with Interruption().installed() as interruption:
+        return fleet.run(Job(settings, 1, JobFolder(folder)), display, interruption)
