@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from launch.commands.catalogue import download, list_, report
+from launch.commands.doctor import doctor
 from launch.commands.plan import validate
 from launch.commands.run import run
 from launch.commands.watch import logs, status, stop
@@ -39,6 +40,7 @@ def _root(
 
 app.command()(run)
 app.command()(validate)
+app.command()(doctor)
 app.command("list")(list_)
 app.command()(report)
 app.command()(download)

@@ -16,7 +16,7 @@ import psutil
 from decentral.config import Arm, Experiment
 from decentral.errors import PreflightError
 from decentral.tasks.base import size_of
-from launch.compose import compose
+from launch.compose import compose, settled
 from launch.host_schema import Hosts
 from launch.paths import unwritable
 from launch.placing import place_arm
@@ -96,8 +96,8 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
     """Why ``experiment`` cannot run on ``hosts``, one sentence each; empty if it can.
 
     Args:
-        experiment: complete and checked.
-        hosts: of the run.
+        experiment: checked.
+        hosts: of the run, checked with it.
         facts: by host: ``cores``, ``memory_available``, ``disk_free`` (where its members write) in bytes,
             ``nofile_hard`` (-1: unlimited), ``versions`` of python and packages, ``address`` of its data
             sockets.
@@ -107,7 +107,7 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
     """
     cores = {name: known["cores"] for name, known in facts.items() if "cores" in known}
     problems: list[str] = []
-    for arm in experiment.arms:
+    for arm in settled(experiment).arms:
         demand = Demand.of(arm, experiment.seeds[0])
         placement = place_arm(arm, experiment.seeds[0], hosts, cores)
         for host in hosts.hosts:

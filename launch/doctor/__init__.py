@@ -1,0 +1,1 @@
+"""What stands between a run and its hosts, found before the run: software, resources, network."""

@@ -1,0 +1,155 @@
+"""What a host is and has, as far as a run needs it."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from launch.doctor.probe_network import free_ports, own_address
+
+_CGROUP_NO_LIMIT = 1 << 60
+
+
+def facts(request: dict[str, Any]) -> dict[str, Any]:
+    """Who and what this host is.
+
+    Args:
+        request: ``bind ports towards folder data packages code pins``.
+    """
+    folder = _absolute(request["folder"])
+    address, why = own_address(request["bind"], request["towards"])
+    free, taken = free_ports(address, request["ports"])
+    code = os.path.join(folder, f"code-{request['code']}") if request["code"] else None
+    _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return {
+        "name": platform.node(),
+        "user": _user(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "packages": {name: _version(name) for name in request["packages"]},
+        "environment": _environment(folder, request["pins"]),
+        "code": None if code is None else os.path.isdir(code),
+        "memory_available": _memory(),
+        "folder": folder,
+        "disk_free": shutil.disk_usage(_nearest(folder)).free,
+        "unwritable": _unwritable(folder),
+        "nofile_hard": -1 if descriptors == resource.RLIM_INFINITY else descriptors,
+        "cores": len(os.sched_getaffinity(0)),
+        "core_limit": _core_limit(),
+        "address": address,
+        "no_address": why,
+        "ports_free": free,
+        "ports_taken": taken,
+        "data": None if request["data"] is None else os.path.isdir(_absolute(request["data"])),
+    }
+
+
+def _absolute(path: str) -> str:
+    return os.path.join(os.path.expanduser("~"), os.path.expanduser(path))
+
+
+def _nearest(path: str) -> str:
+    """``path``, or the innermost folder above it that exists."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _unwritable(folder: str) -> str | None:
+    """Why nothing can be written in ``folder``, which may be yet to be made."""
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+            file.write(bytes(4096))
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name
+        return str(os.getuid())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _environment(folder: str, pins: str | None) -> bool | None:
+    """Whether the private environment of these packages is there; its name is that of launch/deploy."""
+    if pins is None:
+        return None
+    python = [
+        sys.implementation.name,
+        f"{sys.version_info[0]}.{sys.version_info[1]}",
+        platform.machine(),
+        platform.libc_ver()[0] or "other",
+    ]
+    name = "env-" + hashlib.sha256(json.dumps([pins, python]).encode()).hexdigest()[:16]
+    return os.path.exists(os.path.join(folder, name, ".ready"))
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _memory() -> int:
+    """Bytes that can be had: of the machine, and of the control groups that this process is in."""
+    available = 0
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    for folder in _cgroups("memory"):
+        for limit, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            most, now = _read(os.path.join(folder, limit)), _read(os.path.join(folder, used))
+            if most is not None and now is not None and most.isdigit() and int(most) < _CGROUP_NO_LIMIT:
+                available = min(available, max(0, int(most) - int(now)))
+    return available
+
+
+def _core_limit() -> float | None:
+    """Cores' worth of time that control groups allow; None: all there is."""
+    limits = []
+    for folder in _cgroups("cpu"):
+        both = (_read(os.path.join(folder, "cpu.max")) or "").split()
+        if not both:
+            both = [_read(os.path.join(folder, f"cpu.cfs_{what}_us")) or "" for what in ("quota", "period")]
+        if len(both) == 2 and all(word.isdigit() for word in both) and int(both[1]):
+            limits.append(int(both[0]) / int(both[1]))
+    return min(limits, default=None)
+
+
+def _cgroups(controller: str) -> list[str]:
+    """Folders of the control groups of this process, the innermost first, in either version."""
+    folders = []
+    for line in (_read("/proc/self/cgroup") or "").splitlines():
+        _, names, path = line.split(":", 2)
+        if names == "" or controller in names.split(","):
+            root = "/sys/fs/cgroup" if names == "" else f"/sys/fs/cgroup/{names}"
+            while True:
+                folders.append(root + path.rstrip("/"))
+                if path in ("", "/"):
+                    break
+                path = os.path.dirname(path)
+    return folders

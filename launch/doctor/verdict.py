@@ -1,0 +1,205 @@
+"""What was found on hosts as tables, and what follows from it: problems to be mended, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from decentral.config import Experiment
+from launch.compose import settled
+from launch.doctor.diagnosis import brief
+from launch.doctor.examine import Clock, Examined, Way
+from launch.host_plan import tcp_sockets
+from launch.host_schema import Hosts
+from launch.overview import size
+from launch.placing import place_arm
+from launch.preflight import check_facts
+
+SKEW_S = 1.0
+"""Clocks that differ by less are not worth a word."""
+
+HOSTS_HEADER = (
+    *("host", "answers", "user", "Python", "packages", "code", "cores", "memory", "disk", "descriptors"),
+    *("listens on", "free ports", "clock"),
+)
+CODE = {None: "unknown", True: "the same", False: "not there yet"}
+ENVIRONMENT = {None: "private", True: "private, ready", False: "private, to be made"}
+WAYS_HEADER = ("from", "to", "round trip", "rate")
+
+
+def host_rows(examined: Sequence[Examined], pinned: Mapping[str, str]) -> list[list[str]]:
+    """A row per host under ``HOSTS_HEADER``; ``pinned``: the versions that are asked for, by package."""
+    return [_row(found, pinned) for found in examined]
+
+
+def _row(found: Examined, pinned: Mapping[str, str]) -> list[str]:
+    facts = found.facts
+    if found.diagnosis is not None or found.clock is None:
+        return [found.host.name, "no", *["-"] * (len(HOSTS_HEADER) - 2)]
+    ports = "any" if found.host.ports is None else f"{facts['ports_free']} of {found.host.ports}"
+    unlimited = facts["nofile_hard"] < 0
+    return [
+        found.host.name,
+        "yes",
+        facts["user"],
+        facts["python"],
+        _packages(found, pinned),
+        "this" if found.host.local else CODE[facts["code"]],
+        _cores(facts),
+        size(facts["memory_available"]),
+        "not writable" if facts["unwritable"] else size(facts["disk_free"]),
+        "unlimited" if unlimited else str(facts["nofile_hard"]),
+        facts["address"] or "-",
+        ports,
+        _offset(found.clock),
+    ]
+
+
+def _offset(clock: Clock) -> str:
+    if abs(clock.offset_s) < SKEW_S:
+        return f"{1000 * clock.offset_s:+.1f} ± {1000 * clock.uncertainty_s:.1f} ms"
+    return f"{clock.offset_s:+.1f} ± {clock.uncertainty_s:.2g} s"
+
+
+def way_rows(ways: Sequence[Way]) -> list[list[str]]:
+    """A row per measurement under ``WAYS_HEADER``."""
+    return [
+        [
+            way.sender,
+            way.receiver,
+            way.error or "-" if way.round_trip_s is None else f"{1000 * way.round_trip_s:.3g} ms",
+            "-" if way.bits_per_s is None else f"{way.bits_per_s / 1e6:.4g} Mbit/s",
+        ]
+        for way in ways
+    ]
+
+
+def cores_of(examined: Sequence[Examined]) -> dict[str, int]:
+    """Usable cores by host that answers."""
+    return {found.host.name: found.facts["cores"] for found in examined if found.facts}
+
+
+def problems(
+    examined: Sequence[Examined], ways: Sequence[Way], hosts: Hosts, experiment: Experiment
+) -> list[str]:
+    """Why ``experiment`` cannot run on ``hosts``, one sentence each; empty if all is well."""
+    found: list[str] = []
+    for each in examined:
+        if each.diagnosis is not None:
+            found.append(f"host {each.host.name}: {each.diagnosis.cause}; {each.diagnosis.step}")
+        else:
+            found += [f"host {each.host.name}: {text}" for text in _faults(each, len(examined))]
+    found += [
+        f"host {way.sender} does not reach host {way.receiver}: {way.error}; look at bind and ports of "
+        f"{way.receiver} and at the firewalls between them"
+        for way in ways
+        if way.error is not None and not way.error.startswith("not measured")
+    ]
+    if all(each.diagnosis is None for each in examined):
+        found += _misfits(examined, hosts, experiment)
+    return found
+
+
+def _faults(found: Examined, hosts: int) -> list[str]:
+    """What is wrong with one host whatever is to run there."""
+    facts, host = found.facts, found.host
+    faults = []
+    if facts["unwritable"]:
+        faults.append(f"cannot write in {facts['folder']}: {facts['unwritable']}; set folder for this host")
+    if found.deaf is not None and hosts > 1:
+        faults.append(f"{found.deaf}; correct bind and ports")
+    if facts["data"] is False:
+        faults.append(f"data = {host.data!r} is no folder there; put the data sets there or correct it")
+    missing = [name for name, version in facts["packages"].items() if version is None]
+    if missing and host.python is not None:
+        faults.append(
+            f"its Python {host.python} lacks {', '.join(missing)}; install them with constraints.txt, or "
+            f"remove python so that an environment is made"
+        )
+    return faults
+
+
+def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment) -> list[str]:
+    """What hosts lack for ``experiment``."""
+    facts = {found.host.name: _for_preflight(found) for found in examined}
+    misfits = check_facts(experiment, hosts, facts)
+    sockets: dict[str, int] = {}
+    for arm in settled(experiment).arms:
+        placement = place_arm(arm, experiment.seeds[0], hosts, cores_of(examined))
+        for found in examined:
+            name = found.host.name
+            sockets[name] = max(sockets.get(name, 0), tcp_sockets(placement, name))
+    for found in examined:
+        free, needed = found.facts["ports_free"], sockets[found.host.name]
+        if free is not None and free < needed:
+            taken = ", ".join(map(str, found.facts["ports_taken"]))
+            misfits.append(
+                f"host {found.host.name}: {needed} processes need ports, and {free} of {found.host.ports} "
+                f"are free (taken: {taken}, ...); set a longer range"
+            )
+    return misfits
+
+
+def _for_preflight(found: Examined) -> dict[str, Any]:
+    facts = found.facts
+    installed = {name: version for name, version in facts["packages"].items() if version is not None}
+    own = found.host.python is not None or found.host.local
+    keys = ("cores", "memory_available", "disk_free", "nofile_hard", "address")
+    return {
+        **{key: facts[key] for key in keys if facts[key] is not None},
+        "versions": {"python": facts["python"], **(installed if own else {})},
+    }
+
+
+def notes(examined: Sequence[Examined], pinned: Mapping[str, str]) -> list[str]:
+    """What is worth knowing and hinders nothing."""
+    told = []
+    for found in examined:
+        if found.diagnosis is not None or found.clock is None:
+            continue
+        name, facts, clock = found.host.name, found.facts, found.clock
+        if abs(clock.offset_s) > SKEW_S + clock.uncertainty_s:
+            told.append(
+                f"the clock of {name} is {abs(clock.offset_s):.1f} s "
+                f"{'ahead' if clock.offset_s > 0 else 'behind'}: harmless, as emulated time ignores it; "
+                "only dates in what that host writes are off"
+            )
+        if found.noise.strip():
+            told.append(f"the login shell of {name} prints {brief(found.noise)}: tolerated")
+        if facts["core_limit"] is not None and facts["core_limit"] < facts["cores"]:
+            told.append(
+                f"a control group allows {name} {facts['core_limit']:.3g} of its {facts['cores']} cores"
+            )
+        if found.host.cores is not None and found.host.cores > facts["cores"]:
+            told.append(
+                f"cores = {found.host.cores} of {name} is more than it has; its {facts['cores']} count"
+            )
+        if differing := _differing(found, pinned):
+            told.append(f"{name} has other versions than constraints.txt: {differing}")
+    return told
+
+
+def _differing(found: Examined, pinned: Mapping[str, str]) -> str:
+    """Packages that are not as pinned; a local version (``+cpu``) is as good."""
+    if found.host.python is None:
+        return ""
+    return ", ".join(
+        f"{name} {version} ({pinned[name]})"
+        for name, version in found.facts["packages"].items()
+        if version is not None and name in pinned and version.partition("+")[0] != pinned[name]
+    )
+
+
+def _packages(found: Examined, pinned: Mapping[str, str]) -> str:
+    facts = found.facts
+    if found.host.python is None and not found.host.local:
+        return ENVIRONMENT[facts["environment"]]
+    missing = sum(version is None for version in facts["packages"].values())
+    if missing:
+        return f"{missing} of {len(facts['packages'])} missing"
+    return "all, some others" if _differing(found, pinned) else f"all {len(facts['packages'])}"
+
+
+def _cores(facts: Mapping[str, Any]) -> str:
+    limit = facts["core_limit"]
+    return str(facts["cores"]) if limit is None else f"{facts['cores']} (limited to {limit:.3g})"

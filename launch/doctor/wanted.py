@@ -1,0 +1,55 @@
+"""What the doctor looks for on hosts, and how it reaches them: just as a run does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.utils import canonicalize_name
+
+from decentral.errors import PreflightError
+from launch.deploy.deployment import CHECKOUT
+from launch.deploy.line import Route
+from launch.deploy.onhost.tree import code_hash
+from launch.deploy.packages import Packages
+from launch.executors.ssh import ssh_command
+from launch.host_schema import Hosts
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for.
+
+    Attributes:
+        packages: names of those that agents need.
+        pinned: versions by package, as in constraints.txt.
+        code: content hash of this checkout.
+        pins: hash over the packages of a private environment.
+    """
+
+    packages: tuple[str, ...]
+    pinned: Mapping[str, str]
+    code: str
+    pins: str
+
+
+def wanted() -> Wanted:
+    """What this checkout needs.
+
+    Raises:
+        PreflightError: this is no checkout, or this Python lacks packages itself.
+    """
+    if not (CHECKOUT / "setup.cfg").is_file():
+        raise PreflightError(
+            f"{CHECKOUT} has no setup.cfg; other hosts need decentral to be run from a checkout"
+        )
+    packages = Packages.of(CHECKOUT)
+    lines = [line for line in packages.constraints.splitlines() if line and not line.startswith("#")]
+    pins = dict(line.split("==", 1) for line in lines)
+    names = tuple(canonicalize_name(requirement.name) for requirement in packages.required)
+    return Wanted(names, pins, code_hash(str(CHECKOUT)), packages.pins)
+
+
+def route_of(hosts: Hosts) -> Route:
+    """How ``hosts`` are reached."""
+    return Route("ssh", ssh_command)
