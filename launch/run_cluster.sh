@@ -3,8 +3,15 @@
 #
 #   launch/run_cluster.sh [EXPERIMENT] [--set key=value ...] [--seeds 1,2,3] [--out DIR]
 #                         [--executor processes|inline] [--strict] [--dry-run [--predict]]
+#                         [--hosts FILE | --slurm] [--send-data]
+#   launch/run_cluster.sh --resume RUN
 #
 # EXPERIMENT is a file or the name of one in launch/experiments/; without it the default comparison runs.
+# --hosts runs it on the machines of FILE (a name on every line, or TOML), reached by ssh as ~/.ssh/config says;
+# --slurm on those of the allocation that this is called in (salloc; for sbatch there is cluster.sbatch). What they
+# lack of code and packages is copied there; they need a Python of this one's version, or the package index. The
+# data sets are copied only with --send-data. --resume goes on with a run that was ended.
+#
 # PYTHON names the Python for .venv (3.11 or newer). See bootstrap.sh for what pip installs and from where.
 # Exit codes: 0 done, 2 usage or configuration, 3 preflight, 4 a node or host failed, 5 interrupted,
 # 6 paced links were not as promised (--strict).

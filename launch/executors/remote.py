@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from decentral.errors import PreflightError
+from launch.executors.slurm import SlurmStarter
+from launch.executors.ssh import SshStarter
 from launch.executors.starters import Starter
 from launch.hosts import Hosts
 
 
 def starter_for(hosts: Hosts) -> Starter:
     """How the agents of ``hosts`` are started."""
-    raise PreflightError(f"{hosts.source}: agents on other hosts cannot be started yet")
+    return SlurmStarter() if hosts.kind == "slurm" else SshStarter()
