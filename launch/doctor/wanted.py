@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from launch.deploy.deployment import CHECKOUT
 from launch.deploy.line import Route
 from launch.deploy.onhost.tree import code_hash
 from launch.deploy.packages import Packages
+from launch.executors.slurm import srun_command, srun_environment
 from launch.executors.ssh import ssh_command
 from launch.host_schema import Hosts
 
@@ -51,5 +53,15 @@ def wanted() -> Wanted:
 
 
 def route_of(hosts: Hosts) -> Route:
-    """How ``hosts`` are reached."""
-    return Route("ssh", ssh_command)
+    """How ``hosts`` are reached.
+
+    Raises:
+        PreflightError: through srun, outside an allocation.
+    """
+    if hosts.kind == "ssh":
+        return Route("ssh", ssh_command)
+    if "SLURM_JOB_ID" not in os.environ:
+        raise PreflightError(
+            "--slurm needs an allocation, and SLURM_JOB_ID is not set; type for example `salloc -N 3` first"
+        )
+    return Route("srun", srun_command, srun_environment(os.environ))
