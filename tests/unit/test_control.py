@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -166,6 +167,23 @@ def test_times_and_numbers_are_whole_and_finite(name: str, value: object) -> Non
 def test_puts_are_checked(changes: dict[str, Any]) -> None:
     with pytest.raises(WireError):
         decode_from_node(speech_fields(puts=[put_fields(**changes)]))
+
+
+def test_messages_are_for_nodes_of_the_run() -> None:
+    assert decode_from_node(speech_fields(), 3)
+    with pytest.raises(WireError) as error:
+        decode_from_node(speech_fields(), 2)
+    assert error.value.reason == "malformed"
+
+
+def test_lists_that_say_they_are_long_take_no_memory() -> None:
+    """A megabyte of lists in lists of a million entries each would take gigabytes if they were believed."""
+    data = (b"\xdd" + (1 << 20).to_bytes(4, "big")) * 200_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for decode in (decode_from_node, lambda data: decode_telling(0, data)):
+        with pytest.raises(WireError):
+            decode(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 @pytest.mark.parametrize(

@@ -290,3 +290,15 @@ def test_an_orderly_sender_costs_no_memory() -> None:
     window = SequenceWindow()
     assert all(window.accept(number) for number in range(1, 10_001))
     assert window._above == set()
+
+
+def test_a_sender_that_leaves_gaps_costs_a_bounded_amount_of_memory() -> None:
+    window = SequenceWindow()
+    numbers = range(2, 40_000, 2)
+    assert all(window.accept(number) for number in numbers)
+    assert len(window._above) <= SequenceWindow.WINDOW
+    assert not any(window.accept(number) for number in numbers)
+    assert window.accept(39_997), "a late one that is within the window"
+    assert not window.accept(3), "one that is far too late"
+    assert window.accept(1 << 62)
+    assert window.accept(40_000)
