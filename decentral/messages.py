@@ -203,6 +203,18 @@ class SequenceWindow:
         self._floor = 0
         self._above: set[int] = set()
 
+    @property
+    def floor(self) -> int:
+        """All batches up to this one have been accepted."""
+        return self._floor
+
+    @classmethod
+    def after(cls, floor: int) -> SequenceWindow:
+        """One that has accepted all batches up to ``floor``."""
+        window = cls()
+        window._floor = floor
+        return window
+
     def accept(self, batch: int) -> bool:
         """True the first time; False for a replay."""
         if batch <= self._floor or batch in self._above:

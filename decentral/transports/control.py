@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgpack
 
+from decentral.checkpoint import words
 from decentral.errors import Deadlock, WireError
 from decentral.network.model import INFINITE_NS, Item
 from decentral.speech import Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
@@ -40,7 +41,13 @@ def encode_leave(node: int, at_ns: int, drop: bool) -> bytes:
     return packed
 
 
-def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave:
+def encode_word(word: words.Order | words.Report) -> bytes:
+    """A word about a checkpoint, in either direction."""
+    packed: bytes = msgpack.packb(words.encode(word))
+    return packed
+
+
+def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave | words.Report:
     """What a node told.
 
     Args:
@@ -52,6 +59,8 @@ def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave:
     """
     try:
         what, *fields = _unpacked(data)
+        if (report := words.decode_report([what, *fields])) is not None:
+            return report
         if what == _LEAVE:
             node, at_ns, drop = fields
             return _whole(node), _whole(at_ns), bool(drop)
@@ -99,7 +108,7 @@ def encode_deadlock(deadlock: Deadlock) -> bytes:
     return packed
 
 
-def decode_telling(node: int, data: bytes) -> Telling:
+def decode_telling(node: int, data: bytes) -> Telling | words.Order:
     """What the timekeeper told ``node``.
 
     Raises:
@@ -108,6 +117,8 @@ def decode_telling(node: int, data: bytes) -> Telling:
     """
     try:
         what, *fields = _unpacked(data)
+        if (order := words.decode_order([what, *fields])) is not None:
+            return order
         if what == _ANSWER:
             at_ns, complete, senders, sequences, served, started, totals = fields
             arrived = list(zip(_listed(senders), _listed(sequences), strict=True))

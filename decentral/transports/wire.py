@@ -6,22 +6,25 @@ node that waits for one of them still does what comes over the other.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import zmq
 
-from decentral.errors import Deadlock, StalledError
+from decentral.checkpoint import words
+from decentral.errors import Deadlock, StalledError, WireError
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.speech import Speech
 from decentral.transports.addresses import Book
 from decentral.transports.base import grouped
-from decentral.transports.control import decode_telling, encode_leave, encode_speech
+from decentral.transports.control import decode_telling, encode_leave, encode_speech, encode_word
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
 from decentral.wire import Heard
 
+Save: TypeAlias = Callable[[int, Sequence[list[Message]]], words.Saved]
 TIMEKEEPER = "timekeeper"
 """Name of its socket in the run's folder."""
 
@@ -64,6 +67,8 @@ class ZmqWire:
         self._batch_bytes = batch_bytes
         self._timeout_s = timeout_s
         self.meta_bytes = 0
+        self._save: Save | None = None
+        self._pending: deque[list[Message]] = deque()
         control = transport.context.socket(zmq.DEALER)
         control.setsockopt(zmq.ROUTING_ID, node.to_bytes(4, "little"))
         control.setsockopt(zmq.SNDHWM, 0)
@@ -92,6 +97,15 @@ class ZmqWire:
         if self._transport.endpoint is not None:
             self._transport.dial(self._control, self._timekeeper, self._address)
 
+    def saves(self, save: Save) -> None:
+        """Make checkpoints possible; tells the timekeeper that this member can be told something.
+
+        Args:
+            save: writes the checkpoint of a number, with what has reached this node and it was not told of.
+        """
+        self._save = save
+        self._control.send(encode_word(words.Present(self._node)))
+
     def speak(self, speech: Speech) -> None:
         """To the timekeeper."""
         self._control.send(encode_speech(speech))
@@ -116,18 +130,52 @@ class ZmqWire:
             StalledError: nothing was heard for the liveness timeout.
         """
         while True:
-            if int(self._control.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if self._told:
                 try:
-                    return decode_telling(self._node, self._control.recv())
+                    word = decode_telling(self._node, self._control.recv())
                 except Deadlock as deadlock:
                     raise deadlock.at(self._node, what()) from None
-            payloads = self._transport.receive_now()
+                if not isinstance(word, words.Freeze | words.Save | words.Thaw):
+                    return word
+                if isinstance(word, words.Freeze):
+                    self._stand_still()
+            payloads = self._pending.popleft() if self._pending else self._transport.receive_now()
             if payloads is not None:
                 return payloads
             if not block:
                 return None
-            if not self._poller.poll(None if patient else int(self._timeout_s * 1000)):
-                raise StalledError(
-                    f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
-                    f"{what()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
-                )
+            self._await(what, patient=patient)
+
+    @property
+    def _told(self) -> bool:
+        return bool(int(self._control.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _await(self, what: Callable[[], str], *, patient: bool) -> None:
+        if not self._poller.poll(None if patient else int(self._timeout_s * 1000)):
+            raise StalledError(
+                f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
+                f"{what()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
+            )
+
+    def _stand_still(self) -> None:
+        """Until a checkpoint is made, or given up; what comes meanwhile is heard afterwards.
+
+        It may take as long as others train, and a member that ends meanwhile is the supervisor's to notice.
+        """
+        self._control.send(encode_word(words.Frozen(self._node, self._transport.numbers.sent)))
+        word = decode_telling(self._node, self._control.recv())
+        if isinstance(word, words.Save):
+            while not self._transport.numbers.has(word.expected):
+                payloads = self._transport.receive_now()
+                if payloads is not None:
+                    self._pending.append(payloads)
+                elif self._told:
+                    break  # given up
+                else:
+                    self._await(lambda: "what is on its way when a checkpoint is made", patient=False)
+            else:
+                assert self._save is not None, "a checkpoint of a member that cannot make any"
+                self._control.send(encode_word(self._save(word.number, tuple(self._pending))))
+            word = decode_telling(self._node, self._control.recv())
+        if not isinstance(word, words.Thaw):
+            raise WireError("unexpected", f"node {self._node} stands still and was told {word!r}")

@@ -20,7 +20,7 @@ is refused here and counted by reason:
 from __future__ import annotations
 
 import os
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -34,7 +34,6 @@ from decentral.messages import (
     Header,
     Kind,
     Message,
-    SequenceWindow,
     decode_header,
     decode_payload,
     encode_header,
@@ -42,6 +41,7 @@ from decentral.messages import (
 from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.base import Batch
 from decentral.transports.curve import TcpSide, owner
+from decentral.transports.numbers import BatchNumbers
 
 MAX_CONNECTIONS = 512
 """Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
@@ -141,8 +141,8 @@ class ZmqTransport:
             raise
         self._join_buffer: FloatArray = np.empty(0, dtype=np.float32)
         self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
-        self._sequence: Counter[int] = Counter()
-        self._seen: defaultdict[int, SequenceWindow] = defaultdict(SequenceWindow)
+        self.numbers = BatchNumbers()
+        """Of what was sent and received so far."""
         self._refused: Counter[str] = Counter()
 
     @property
@@ -186,8 +186,7 @@ class ZmqTransport:
         shared: dict[int, zmq.Frame] = {}
         header_bytes = 0
         for destination, messages in batches:
-            self._sequence[destination] += 1
-            header = encode_header(self._run, self._sequence[destination], messages)
+            header = encode_header(self._run, self.numbers.next(destination), messages)
             header_bytes += len(header)
             frames: list[bytes | zmq.Frame] = [header]
             if len(messages) > 1 and messages[0].values.nbytes < SHARED_BYTES:
@@ -248,8 +247,7 @@ class ZmqTransport:
             if frame.more:
                 raise WireError("malformed", f"more frames than the {len(header.parts)} parts in its header")
             messages = decode_payload(header, buffers)
-            if not self._seen[header.sender].accept(header.batch):
-                raise WireError("replayed", f"batch {header.batch} of node {header.sender} was already seen")
+            self.numbers.take(header.sender, header.batch)
             return messages
         except WireError as refusal:
             self._refused[refusal.reason] += 1

@@ -1,0 +1,140 @@
+"""What the timekeeper and all other members tell each other to make a checkpoint (``leader``).
+
+A node stands still where it waits or between two local steps: it reads nothing and pushes nothing. When all
+do, the numbers of batches that they have pushed say what is still on its way; each reads what is on its way
+to it, saves itself, and goes on when all have.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+
+class Present(NamedTuple):
+    """From a member that has passed the start barrier: it can be told something now."""
+
+    member: int
+
+
+class Frozen(NamedTuple):
+    """From a member that stands still.
+
+    Attributes:
+        member: who.
+        pushed: (destination, batches pushed there since the beginning of the run).
+    """
+
+    member: int
+    pushed: Sequence[tuple[int, int]]
+
+
+class Saved(NamedTuple):
+    """From a member that has saved itself and still stands.
+
+    Attributes:
+        member: who.
+        name: its file.
+        nbytes: length of the file.
+        digest: its checksum.
+        log_bytes: length of its log at the moment it will go on from.
+    """
+
+    member: int
+    name: str
+    nbytes: int
+    digest: str
+    log_bytes: int
+
+
+class Freeze(NamedTuple):
+    """To a member: stand still, checkpoint ``number`` is to be made."""
+
+    number: int
+
+
+class Save(NamedTuple):
+    """To a member that stands still: read what is on its way to you, then save yourself.
+
+    Attributes:
+        number: of the checkpoint.
+        expected: (sender, batches that it has pushed to you).
+    """
+
+    number: int
+    expected: Sequence[tuple[int, int]]
+
+
+class Thaw(NamedTuple):
+    """To a member that stands still: go on, whether the checkpoint was made or given up."""
+
+    number: int
+
+
+Order: TypeAlias = Freeze | Save | Thaw
+Report: TypeAlias = Present | Frozen | Saved
+
+MAX_NAME = 200
+
+
+def encode(word: Order | Report) -> tuple[Any, ...]:
+    """The fields of a word, for msgpack; the first says which it is."""
+    match word:
+        case Freeze() | Thaw() | Present():
+            return type(word).__name__.lower(), word[0]
+        case Frozen() | Save():
+            return type(word).__name__.lower(), word[0], _packed(word[1])
+        case Saved():
+            return "saved", *word
+
+
+def decode_order(fields: Sequence[Any]) -> Order | None:
+    """An order of the timekeeper; None if it is none.
+
+    Raises:
+        ValueError, TypeError, struct.error: it is one, but not whole.
+    """
+    match fields:
+        case ["freeze", number]:
+            return Freeze(_whole(number))
+        case ["thaw", number]:
+            return Thaw(_whole(number))
+        case ["save", number, expected]:
+            return Save(_whole(number), _pairs(expected))
+    return None
+
+
+def decode_report(fields: Sequence[Any]) -> Report | None:
+    """A member's report; None if it is none.
+
+    Raises:
+        ValueError, TypeError, struct.error: it is one, but not whole.
+    """
+    match fields:
+        case ["present", member]:
+            return Present(_whole(member))
+        case ["frozen", member, pushed]:
+            return Frozen(_whole(member), _pairs(pushed))
+        case ["saved", member, str(name), nbytes, str(digest), log_bytes]:
+            if len(name) > MAX_NAME or "/" in name or len(digest) > MAX_NAME:
+                raise ValueError("no name of a file, or no checksum")
+            return Saved(_whole(member), name, _whole(nbytes), digest, _whole(log_bytes))
+    return None
+
+
+def _packed(pairs: Sequence[tuple[int, int]]) -> bytes:
+    return b"".join([struct.pack("<2q", *pair) for pair in pairs])
+
+
+def _pairs(data: bytes) -> list[tuple[int, int]]:
+    pairs = [(int(one), int(other)) for one, other in struct.iter_unpack("<2q", data)]
+    if min((min(pair) for pair in pairs), default=0) < 0:
+        raise ValueError("a negative number")
+    return pairs
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number!r} instead of a whole number")
+    return number
