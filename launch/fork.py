@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 import msgpack
 
+from launch.assignment import Assignment
 from launch.build import Workload
 from launch.kernel import die_with_parent, prefer_long_slices
-from launch.process import Assignment, member_main
+from launch.process import member_main
 
 
 @dataclass(frozen=True)

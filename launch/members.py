@@ -13,18 +13,19 @@ from typing import Any
 
 import msgpack
 
+from launch.assignment import Assignment
 from launch.board import Board
 from launch.build import Workload
 from launch.death import Deaths
 from launch.fork import Forked, fork_member
 from launch.kernel import give_back_free_memory
-from launch.process import Assignment
 from launch.stalls import LOOK_EVERY_S, Stalls, look_at
 
 _FIELDS = {
     "ready": ("address", "key"),
     "evaluated": ("node", "round", "scores"),
     "failed": ("what", "waited"),
+    "saved": ("number", "time_s", "held_s", "nbytes"),
 }
 """Names of what a member's words carry."""
 

@@ -11,22 +11,23 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import msgpack
 import numpy as np
 
 from decentral.errors import DecentralError, Interrupted, PreflightError, StalledError
+from decentral.messages import Message
 from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
-from decentral.transports.addresses import Book, Endpoint, Listen, decode_book
+from decentral.transports.addresses import Endpoint
 from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import ZmqTransport
 from decentral.wall import WallMedium
+from launch.assignment import Assignment, Channel
 from launch.board import Board
 from launch.build import (
     Participant,
@@ -39,69 +40,12 @@ from launch.build import (
 from launch.death import report
 from launch.emulator import Emulation
 from launch.kernel import give_back_free_memory
-from launch.paths import JobFolder, book_of, unwritable
+from launch.paths import unwritable
+from launch.saving import NodeSaving, ObserverSaving, TimekeeperSaving
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 from launch.wall import write_links
 
 MAX_FAILURE_CHARACTERS = 20_000
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a forked process needs to know beyond the workload.
-
-    Args:
-        number: node id, or n for the observer, or n + 1 for the timekeeper.
-        run: run id, 8 bytes.
-        sockets: folder of the run's ipc sockets.
-        folder: where logs go.
-        host: this host's name in the run.
-        board: where progress is noted.
-        slot: this process's slot on the board.
-        listen: where members on other hosts reach this one; None: all are on this host.
-        core: to be bound to; None: any.
-        clock_offset_ns: of this host's monotonic clock to that of all hosts, for runs in real time.
-    """
-
-    number: int
-    run: bytes
-    sockets: Path
-    folder: JobFolder
-    host: str
-    board: Board
-    slot: int
-    listen: Listen | None = None
-    core: int | None = None
-    clock_offset_ns: int = 0
-
-    def book(self) -> Book:
-        """How to reach the members on other hosts; from the start barrier on."""
-        return {} if self.listen is None else decode_book(book_of(self.sockets).read_bytes())
-
-
-class Channel:
-    """A member's line to its agent: a SOCK_SEQPACKET pair, one msgpack array per packet."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-
-    def tell(self, *message: Any) -> None:
-        """Send; blocks while the agent is busy."""
-        self._line.send(msgpack.packb(message))
-
-    def fileno(self) -> int:
-        """Readable when an order is here."""
-        return self._line.fileno()
-
-    def await_order(self, order: str) -> None:
-        """Block until the agent sends ``order``; the agent's end is this process's end."""
-        while True:
-            data = self._line.recv(1 << 16)
-            word = msgpack.unpackb(data) if data else None
-            if word == order:
-                return
-            if word != "rest":  # which all members are told and only nodes wait for
-                os._exit(1)
 
 
 class MemberListener:
@@ -153,25 +97,26 @@ def _on_terminate(signum: int, frame: FrameType | None) -> None:
 
 def _participate(workload: Workload, assignment: Assignment, channel: Channel) -> None:
     number, run = assignment.number, workload.arm.run
-    recorder = FileRecorder(assignment.folder.node_log(number))
-    recorder.write("header", **workload.header(number), run=assignment.run.hex())
+    recorder = assignment.log(assignment.folder.node_log(number))
+    if assignment.resume is None:
+        recorder.write("header", **workload.header(number), run=assignment.run.hex())
     transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
     if run.clock == "wall":
         _in_real_time(workload, assignment, channel, recorder, transport)
         return
-    wire = ZmqWire(
-        node=number,
-        observer=workload.arm.nodes,
-        transport=transport,
-        folder=assignment.sockets,
-        batch_bytes=workload.batch_bytes,
-        timeout_s=run.liveness_timeout_s,
-    )
-    medium = build_medium(workload, number, wire)
+    wire = _wire(workload, assignment, transport)
+    saving = assignment.saving(workload)
+    saves = None if saving is None else NodeSaving(saving, wire, transport.numbers)
+    memory = None if saves is None else saves.memory
+    medium = build_medium(workload, number, memory or wire)
     listener = MemberListener(channel, assignment.board, assignment.slot)
-    participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
+    participant = build_participant(
+        workload, number, medium=medium, recorder=recorder, listener=listener, memory=memory
+    )
     _meet(channel, transport.endpoint)
     wire.connect(assignment.book())
+    if saves is not None:
+        wire.saves(saves)
     _run(participant, assignment, save=run.save_models)
     channel.tell("done")
     channel.await_order("release")
@@ -232,15 +177,21 @@ def _in_real_time(
 
 
 def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> None:
-    recorder = FileRecorder(assignment.folder.metrics)
+    recorder = assignment.log(assignment.folder.metrics)
     # Evaluations may lie further apart than the liveness timeout; whether nodes live, the agent sees.
     transport = _transport(workload, assignment, timeout_s=None)
-    observer = build_observer(workload, recorder)
+    observer = build_observer(workload, recorder, resumed=assignment.resume is not None)
+    saving = assignment.saving(workload)
+    saves = None if saving is None else ObserverSaving(saving, observer, recorder, transport.numbers)
+    wire = None if saves is None else _wire(workload, assignment, transport)
     _meet(channel, transport.endpoint)
-    transport.connect(assignment.book())
+    (transport if wire is None else wire).connect(assignment.book())
+    if wire is not None and saves is not None:
+        wire.saves(saves)
+    come = list(saves.pending) if saves is not None else []
     try:
         while not observer.complete:
-            for message in transport.receive(lambda: "snapshots of the nodes' models"):
+            for message in come.pop(0) if come else _snapshots(transport, wire):
                 observer.add(message)
     except Interrupted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -253,15 +204,31 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     recorder.close()
 
 
+def _snapshots(transport: ZmqTransport, wire: ZmqWire | None) -> Sequence[Message]:
+    """The next snapshots; a ``wire`` makes checkpoints meanwhile."""
+    if wire is None:
+        return transport.receive(_what_it_waits_for)
+    heard = wire.next(True, _what_it_waits_for, patient=True)
+    assert isinstance(heard, list), "the timekeeper tells the observer of checkpoints only"
+    return heard
+
+
+def _what_it_waits_for() -> str:
+    return "snapshots of the nodes' models"
+
+
 def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> None:
-    recorder = FileRecorder(assignment.folder.network)
+    recorder = assignment.log(assignment.folder.network)
     emulation = Emulation(workload, assignment.run)
+    saving = assignment.saving(workload)
+    nominal_ns = workload.composition.compute.nominal_ns
+    saves = None if saving is None else TimekeeperSaving(saving, emulation, nominal_ns, channel)
     endpoint = TimekeeperSocket(assignment.sockets, assignment.listen, workload.arm.nodes)
     _meet(channel, endpoint.endpoint)
     endpoint.connect(assignment.book())
     with Terminated().heeded() as terminated:
         try:
-            kept = endpoint.keep(emulation.timekeeper, terminated)
+            kept = endpoint.keep(emulation.timekeeper, terminated, saves)
         except Exception:
             emulation.write(recorder, "failed", cpu_s())
             raise
@@ -282,6 +249,17 @@ def _transport(workload: Workload, assignment: Assignment, timeout_s: float | No
         max_payload_bytes=workload.batch_bytes,
         timeout_s=timeout_s,
         listen=assignment.listen,
+    )
+
+
+def _wire(workload: Workload, assignment: Assignment, transport: ZmqTransport) -> ZmqWire:
+    return ZmqWire(
+        node=assignment.number,
+        observer=workload.arm.nodes,
+        transport=transport,
+        folder=assignment.sockets,
+        batch_bytes=workload.batch_bytes,
+        timeout_s=workload.arm.run.liveness_timeout_s,
     )
 
 

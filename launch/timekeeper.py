@@ -18,14 +18,23 @@ from types import FrameType
 
 import zmq
 
+from decentral.checkpoint.leader import Orders
+from decentral.checkpoint.words import Frozen, Present, Report, Saved
 from decentral.errors import Deadlock, PreflightError, RunFailed, WireError
 from decentral.network.model import INFINITE_NS
 from decentral.speech import Speech
 from decentral.timekeeper import Timekeeper
 from decentral.transports.addresses import Book, Endpoint, Listen
-from decentral.transports.control import Leave, decode_from_node, encode_deadlock, encode_telling
+from decentral.transports.control import (
+    Leave,
+    decode_from_node,
+    encode_deadlock,
+    encode_telling,
+    encode_word,
+)
 from decentral.transports.curve import TcpSide, owner
 from decentral.transports.wire import timekeeper_address
+from launch.saving import TimekeeperSaving
 
 MAX_WORD_BYTES = 64 << 20
 """Longest word of a node on another host: a million messages put into its queue in one round take 40 MB."""
@@ -102,8 +111,15 @@ class TimekeeperSocket:
         elif book:
             raise RuntimeError("the timekeeper has nodes on other hosts and listens on this one only")
 
-    def keep(self, timekeeper: Timekeeper, terminated: Terminated) -> bool:
+    def keep(
+        self, timekeeper: Timekeeper, terminated: Terminated, saving: TimekeeperSaving | None = None
+    ) -> bool:
         """Keep time until every node has been told to stop; False if a signal asked for an earlier end.
+
+        Args:
+            timekeeper: what is kept.
+            terminated: the signal.
+            saving: makes checkpoints; None: there are none.
 
         Raises:
             Deadlock, RunFailed: nodes wait for each other, or one broke its promise.
@@ -111,6 +127,8 @@ class TimekeeperSocket:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(terminated.fileno(), zmq.POLLIN)
+        if saving is not None:
+            poller.register(saving.fileno(), zmq.POLLIN)
         while not timekeeper.over:
             poller.poll()
             if terminated:
@@ -119,9 +137,17 @@ class TimekeeperSocket:
                 word = self._hear()
                 if isinstance(word, Speech):
                     timekeeper.speak(word)
+                elif isinstance(word, Present | Frozen | Saved):
+                    self._order([] if saving is None else saving.hear(word))
                 elif word is not None:
                     node, at_ns, drop = word
                     timekeeper.leave(node, at_ns, drop=drop)
+            if saving is not None:
+                saving.obey()
+                free, orders = saving.go_on()
+                self._order(orders)
+                if not free:
+                    continue
             try:
                 tellings = timekeeper.advance()
             except Deadlock as deadlock:
@@ -141,7 +167,11 @@ class TimekeeperSocket:
             self._tcp.close()
         self._context.destroy(linger=0)
 
-    def _hear(self) -> Speech | Leave | None:
+    def _order(self, orders: Orders) -> None:
+        for member, order in orders:
+            self._send(member, encode_word(order))
+
+    def _hear(self) -> Speech | Leave | Report | None:
         """The next word; None if it is refused.
 
         Raises:
@@ -153,7 +183,7 @@ class TimekeeperSocket:
         routing, *rest = frames
         node = int.from_bytes(routing.bytes, "little") if len(routing.bytes) == _ROUTING_BYTES else self._n
         by = owner(rest[-1]) if self._tcp is not None and rest else None
-        if node >= self._n or by not in (None, node):
+        if node > self._n or by not in (None, node):  # n is the observer
             self._refused["sender"] += 1
             return None
         try:
@@ -162,7 +192,8 @@ class TimekeeperSocket:
             word = decode_from_node(rest[0].bytes, self._n)
         except WireError as error:
             raise RunFailed(f"node {node} told the timekeeper what it cannot read: {error}") from error
-        if word[0] != node:
+        about_time = not isinstance(word, Present | Frozen | Saved)
+        if word[0] != node or (about_time and node == self._n):
             self._refused["sender"] += 1
             return None
         return word

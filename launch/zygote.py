@@ -6,16 +6,17 @@ process it forked with it, when its input closes, which is how the death of a la
 host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
-(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns), ``put`` (path, offset,
-data: a piece of a file for the job's folder), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell``
-(member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
+(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns, resume), ``put`` (path,
+offset, data: a piece of a file for the job's folder of a host that does not see the run folder), ``fork``,
+``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members
+are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
-write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns), ``sockets`` (their folder, to be
-removed if this agent is killed), ``ready`` (of a member, with the endpoint where other hosts reach it),
-``progress``, ``evaluated``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``file`` (path,
-offset, data: a piece of a log, where this host does not see the run folder), ``refused`` (what was ordered
-cannot be done: what, code),
-``beat``, ``over`` (nothing of the job runs here, all is told).
+write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, apart: this host does not see the
+run folder), ``sockets`` (their folder, to be removed if this agent is killed), ``ready`` (of a member, with
+the endpoint where other hosts reach it), ``progress``, ``evaluated``, ``saved``, ``left``, ``done``,
+``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a piece of a log, where this host does
+not see the run folder), ``refused`` (what was ordered cannot be done: what, code), ``beat``, ``over``
+(nothing of the job runs here, all is told).
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ from decentral.config import Arm
 from decentral.errors import DecentralError, PreflightError
 from decentral.tasks.base import LoadedTask
 from decentral.transports.addresses import Listen
+from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import Collector, land
 from launch.facts import data_address, facts, free_bytes, usable_cores
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
-from launch.process import Assignment
 from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, write_frame
 from launch.pulse import Pulse
 from launch.scratch import PrivateFolder
@@ -197,7 +198,7 @@ class Agent:
                 lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
             )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
-        self._tell("loaded", measured_ns=measured_ns)
+        self._tell("loaded", measured_ns=measured_ns, apart=self._scratch is not None)
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None
@@ -219,6 +220,7 @@ class Agent:
                 listen=self._listen if job["several"] else None,
                 core=None if core is None or core >= len(cores) else cores[core],
                 clock_offset_ns=job["clock_offset_ns"],
+                resume=job["resume"],
             )
             for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
         ]

@@ -16,6 +16,7 @@ from launch.compose import compose
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.line import Line
+from launch.executors.resuming import Checkpoints
 from launch.paths import unwritable
 from launch.placement import Placement
 from launch.protocol import SILENCE_S
@@ -63,7 +64,7 @@ class JobLoop:
         self._interruption = interruption
         composition = compose(job.arm, job.seed)
         self._metric = composition.task.metric.name
-        self._measured = composition.measured
+        self._measured = composition.measured and job.resumed is None
         self._real_time = job.arm.run.clock == "wall"
         self._unloaded = set(self._lines)
         self._forked = False
@@ -72,6 +73,7 @@ class JobLoop:
         self._sockets: dict[str, str] = {}
         self._refusal: Outcome | None = None
         self._load: dict[str, Any] = {}
+        self._checkpoints = Checkpoints(job, self._lines, placement)
 
     def run(self) -> Outcome:
         """Run the job to its end; lines of agents that are gone have ``ended`` then."""
@@ -90,6 +92,7 @@ class JobLoop:
                     else:
                         self._listen(by_fd[fd])
                 self._look_for_silence()
+                self._checkpoints.look()
                 for line in self._lines.values():
                     if not line.remote and not line.ended:
                         self._display.heard(line.name)  # a pipe inside this machine: it lives, or ends
@@ -137,10 +140,11 @@ class JobLoop:
             "folder": str(folder),
             "probe": {"path": probe, "text": text},
             "several": len(self._lines) > 1,
+            "resume": None if self._job.resumed is None else self._job.resumed.number,
         }
         timekeeper = self._placement.host_of[max(self._placement.host_of)]
         for name in [timekeeper] if self._measured else list(self._lines):
-            self._order_load(name, None)
+            self._order_load(name, self._checkpoints.nominal_ns)
 
     def _order_load(self, name: str, measured_ns: int | None) -> None:
         members = sorted(m for m, host in self._placement.host_of.items() if host == name)
@@ -161,7 +165,9 @@ class JobLoop:
             **self._load,
         )
 
-    def _loaded(self, name: str, measured_ns: int | None) -> None:
+    def _loaded(self, name: str, measured_ns: int | None, apart: bool) -> None:
+        if apart:
+            self._checkpoints.apart(name)
         if self._measured and len(self._unloaded) == len(self._lines):
             for other in self._unloaded - {name}:
                 self._order_load(other, measured_ns)
@@ -172,10 +178,13 @@ class JobLoop:
         for each, line in self._lines.items():
             self._working.add(each)
             self._display.host(each, "starting", len(self._placement.members_on(each)))
+            self._checkpoints.bring(each)
             line.order("fork")
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
+            if order == "go":
+                self._checkpoints.begin()
             for name, line in self._lines.items():
                 if order in _STATES and not line.ended:
                     self._display.host(name, _STATES[order])
@@ -243,7 +252,7 @@ class JobLoop:
     def _handle(self, name: str, event: dict[str, Any]) -> list[Order]:
         match event["is"]:
             case "loaded":
-                self._loaded(name, event["measured_ns"])
+                self._loaded(name, event["measured_ns"], event["apart"])
             case "file":
                 land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
             case "sockets":
@@ -271,7 +280,10 @@ class JobLoop:
                 orders = supervisor.ready(member)
             case "progress":
                 supervisor.progress(member, event["round"])
+                self._checkpoints.progress(member, event["round"])
                 self._display.progress(member, event["round"], event["loss"])
+            case "saved":
+                self._checkpoints.saved(event["number"])
             case "left":
                 orders = supervisor.left(member)
             case "done":

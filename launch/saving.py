@@ -1,0 +1,219 @@
+"""What members do in their processes to make checkpoints, and to go on from one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from decentral.checkpoint.files import Written, write
+from decentral.checkpoint.leader import Leader, Orders
+from decentral.checkpoint.memory import Memory
+from decentral.checkpoint.words import Report, Saved
+from decentral.clock import NS_PER_S
+from decentral.errors import CheckpointError
+from decentral.messages import Message
+from decentral.observer import Observer
+from decentral.records import Recorder
+from decentral.transports.numbers import BatchNumbers
+from decentral.wire import Wire
+from launch.checkpoints import KEPT, Entry, commit, file_name, folder_of, load, log_of, numbers
+from launch.emulator import Emulation
+from launch.paths import JobFolder
+
+
+class Line(Protocol):
+    """A member's line to its agent."""
+
+    def fileno(self) -> int:
+        """Readable when an order is here."""
+        ...
+
+    def read(self) -> Any:
+        """The next order; None if there is none now."""
+        ...
+
+    def tell(self, *message: Any) -> None:
+        """Send."""
+        ...
+
+
+class Saving:
+    """Where one member's checkpoints go and come from.
+
+    Args:
+        folder: of the job, on this host.
+        member: node id, or n for the observer, or n + 1 for the timekeeper.
+        n: number of nodes.
+        resume: number of the checkpoint to go on from; None: the run starts at the beginning.
+    """
+
+    def __init__(self, folder: JobFolder, member: int, n: int, resume: int | None) -> None:
+        self.folder = folder
+        self.member = member
+        self.n = n
+        self._resume = resume
+
+    def saved(self) -> Any:
+        """What the member left in the checkpoint; None at the beginning.
+
+        Raises:
+            CheckpointError: it is missing or damaged; names the file.
+        """
+        if self._resume is None:
+            return None
+        folder = folder_of(self.folder, self._resume)
+        checkpoint = load(folder)
+        if checkpoint is None:
+            raise CheckpointError(f"{folder}: is no checkpoint: its list is missing")
+        return checkpoint.read(self.member)
+
+    def write(self, number: int, content: Mapping[str, Any]) -> Written:
+        """Save ``content``; what this member left in checkpoints that are too old now is removed.
+
+        Raises:
+            PreflightError: the file cannot be written.
+        """
+        written = write(self._path(number), content)
+        for old in numbers(self.folder):
+            if old < number - KEPT:  # the one before this is on the disk of everybody
+                self._path(old).unlink(missing_ok=True)
+                with suppress(OSError):  # others' files may be there
+                    folder_of(self.folder, old).rmdir()
+        return written
+
+    def _path(self, number: int) -> Path:
+        return folder_of(self.folder, number) / file_name(self.member, self.n)
+
+
+class NodeSaving:
+    """Saves a node.
+
+    Args:
+        saving: where.
+        wire: of the node.
+        batches: numbers of its transport.
+
+    Attributes:
+        memory: the wire of its medium; remembers.
+    """
+
+    def __init__(self, saving: Saving, wire: Wire, batches: BatchNumbers) -> None:
+        self._saving = saving
+        self._batches = batches
+        saved = saving.saved()
+        if saved is not None:
+            batches.restore(saved["wire"])
+        self.memory = Memory(saving.member, wire, saved=None if saved is None else saved["memory"])
+
+    def __call__(self, number: int, pending: Sequence[list[Message]]) -> Saved:
+        """Save what the node needs for checkpoint ``number``."""
+        content = self.memory.save(pending)
+        written = self._saving.write(number, {"memory": content, "wire": self._batches.state()})
+        return Saved(self._saving.member, *written, content["state"]["journal"]["log_bytes"])
+
+
+class ObserverSaving:
+    """Saves the observer.
+
+    Args:
+        saving: where.
+        observer: it.
+        recorder: of its log.
+        batches: numbers of its transport.
+    """
+
+    def __init__(self, saving: Saving, observer: Observer, recorder: Recorder, batches: BatchNumbers) -> None:
+        self._saving = saving
+        self._observer, self._recorder, self._batches = observer, recorder, batches
+        saved = saving.saved()
+        self.pending: list[list[Message]] = []
+        if saved is not None:
+            observer.restore(saved["observer"])
+            batches.restore(saved["wire"])
+            self.pending = saved["pending"]
+
+    def __call__(self, number: int, pending: Sequence[list[Message]]) -> Saved:
+        """Save what the observer needs for checkpoint ``number``."""
+        content = {
+            "observer": self._observer.state(),
+            "pending": list(pending),
+            "wire": self._batches.state(),
+        }
+        return Saved(self._saving.member, *self._saving.write(number, content), self._recorder.nbytes)
+
+
+class TimekeeperSaving:
+    """Leads the members through checkpoints, in the timekeeper's process, which writes their lists.
+
+    Args:
+        saving: where.
+        emulation: timekeeper and network.
+        nominal_ns: what a round computes, which may have been measured.
+        line: where orders come from.
+    """
+
+    def __init__(self, saving: Saving, emulation: Emulation, nominal_ns: int, line: Line) -> None:
+        self.leader = Leader(range(saving.n + 1))
+        self._saving = saving
+        self._emulation = emulation
+        self._nominal_ns = nominal_ns
+        self._line = line
+        self._rounds = 0
+        self._held_s = 0.0
+        saved = saving.saved()
+        if saved is not None:
+            emulation.restore(saved)
+
+    def fileno(self) -> int:
+        """Readable when the launcher wants a checkpoint."""
+        return self._line.fileno()
+
+    def obey(self) -> None:
+        """Take in what the launcher wants."""
+        while (order := self._line.read()) is not None:
+            match order:
+                case ["checkpoint", int(number), int(rounds)] if not self.leader.holds:
+                    self._rounds, self._held_s = rounds, time.monotonic()
+                    self.leader.ask(number)
+
+    def hear(self, word: Report) -> Orders:
+        """A member's report, and what follows."""
+        return self.leader.hear(word)
+
+    def go_on(self) -> tuple[bool, Orders]:
+        """Whether time may go on now, and what members are told."""
+        leader, timekeeper = self.leader, self._emulation.timekeeper
+        if not leader.holds:
+            return leader.all_present, []
+        if not timekeeper.staying:  # the run is over; who has left may be gone
+            return True, leader.thaw()
+        if timekeeper.all_told and not leader.freezing:
+            return False, leader.freeze()
+        if not leader.complete:
+            return False, []
+        self._commit()
+        return True, leader.thaw()
+
+    def _commit(self) -> None:
+        number, saving = self.leader.number, self._saving
+        own = saving.write(number, self._emulation.state())
+        saved = [*self.leader.saved.values(), Saved(saving.member, *own, 0)]
+        entries = [
+            Entry(each.member, each.name, each.nbytes, each.digest, log, each.log_bytes)
+            for each in sorted(saved)
+            for log in [log_of(saving.folder, each.member, saving.n)]
+        ]
+        time_s = self._emulation.timekeeper.now_ns / NS_PER_S
+        held_s = time.monotonic() - self._held_s
+        commit(
+            saving.folder,
+            number,
+            entries,
+            time_s=time_s,
+            rounds=self._rounds,
+            nominal_ns=self._nominal_ns,
+        )
+        self._line.tell("saved", number, time_s, held_s, sum(entry.nbytes for entry in entries))
