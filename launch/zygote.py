@@ -11,12 +11,12 @@ offset, data: a piece of a file for the job's folder of a host that does not see
 ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members
 are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
-write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, apart: this host does not see the
-run folder), ``sockets`` (their folder, to be removed if this agent is killed), ``ready`` (of a member, with
-the endpoint where other hosts reach it), ``progress``, ``evaluated``, ``saved``, ``left``, ``done``,
-``failed`` and ``exited`` (of a member), ``file`` (path, offset, data: a piece of a log, where this host does
-not see the run folder), ``refused`` (what was ordered cannot be done: what, code), ``beat``, ``over``
-(nothing of the job runs here, all is told).
+write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether hosts agree,
+apart: this host does not see the run folder), ``sockets`` (their folder, to be removed if this agent is killed),
+``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``, ``evaluated``, ``saved``,
+``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does not go on), ``file``
+(path, offset, data: a piece of a log, where this host does not see the run folder), ``refused`` (what was
+ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all is told).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from decentral.config import Arm
 from decentral.errors import DecentralError, PreflightError
 from decentral.tasks.base import LoadedTask
 from decentral.transports.addresses import Listen
+from launch.agreement import Sample
 from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import Collector, land
@@ -48,6 +48,7 @@ from launch.paths import JobFolder, book_of
 from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, write_frame
 from launch.pulse import Pulse
 from launch.scratch import PrivateFolder
+from launch.warmup import warm_up
 
 PROGRESS_EVERY_MS = 200
 """How often the board is read for the launcher's display."""
@@ -65,7 +66,7 @@ class Agent:
         self._out = out
         self._orders = FrameReader(0, "the launcher")
         self._tasks: dict[str, LoadedTask] = {}
-        self._warm: set[str] = set()
+        self._warm: dict[str, Sample] = {}
         self._poll = select.poll()
         self._host: dict[str, Any] = {"name": "localhost", "remote": False}
         self._job: dict[str, Any] = {}
@@ -186,7 +187,7 @@ class Agent:
         with Pulse(self._out, SILENCE_S, beat=remote):
             arm = Arm.model_validate_json(order["arm"])
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
-            self._warm_up(workload)
+            sample = self._warm_up(workload)
         self._heard_ms = now_ms()
         self._workload = workload
         self._folder = Path(order["folder"])
@@ -198,7 +199,15 @@ class Agent:
                 lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
             )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
-        self._tell("loaded", measured_ns=measured_ns, apart=self._scratch is not None)
+        apart = self._scratch is not None
+        self._tell("loaded", measured_ns=measured_ns, sample=sample, apart=apart)
+
+    def _warm_up(self, workload: Workload) -> Sample:
+        """Once per task and seed; the sample is the same for all arms of them."""
+        key = repr((workload.composition.task, workload.composition.seeds, workload.arm.train))
+        if key not in self._warm:
+            self._warm[key] = warm_up(workload)
+        return self._warm[key]
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None
@@ -241,18 +250,6 @@ class Agent:
                 folder.remove()
         self._sockets = self._scratch = None
         self._tell("over")
-
-    def _warm_up(self, workload: Workload) -> None:
-        """Train and evaluate a little before the fork: torch's lazy imports cost a child 1.1 s and 110 MB."""
-        key = repr(workload.composition.task)
-        if key in self._warm:
-            return
-        self._warm.add(key)
-        learner = workload.loaded.learner(workload.shards[0], workload.composition.sgd)
-        learner.x[:] = workload.common
-        learner.train(2, workload.composition.seeds.rng("warm-up"))
-        split, _ = workload.evaluation(None).curve
-        workload.loaded.evaluate(learner.x, split, np.zeros(2, dtype=np.int64))
 
     def _tell(self, event: str, **fields: Any) -> None:
         write_frame(self._out, {"is": event, **fields})

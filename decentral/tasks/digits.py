@@ -65,7 +65,7 @@ class Digits:
         self.check()
         return LoadedClassifier(
             name="digits",
-            splits=splits_of(mapped("digits-v1", _build)),
+            splits=splits_of(mapped("digits-v2", _build)),
             module_factory=_network,
             shapes=_SHAPES,
             prepare=_prepare,

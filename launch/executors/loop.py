@@ -11,6 +11,7 @@ from typing import Any
 from decentral.errors import Interrupted, PreflightError, RunFailed
 from decentral.messages import RUN_ID_BYTES
 from decentral.transports.addresses import Endpoint, encode_book
+from launch.agreement import Sample, differences
 from launch.collect import land
 from launch.compose import compose
 from launch.display import Display
@@ -67,6 +68,7 @@ class JobLoop:
         self._measured = composition.measured and job.resumed is None
         self._real_time = job.arm.run.clock == "wall"
         self._unloaded = set(self._lines)
+        self._samples: dict[str, Sample] = {}
         self._forked = False
         self._working: set[str] = set()
         self._reached: dict[int, Endpoint] = {}
@@ -165,7 +167,7 @@ class JobLoop:
             **self._load,
         )
 
-    def _loaded(self, name: str, measured_ns: int | None, apart: bool) -> None:
+    def _loaded(self, name: str, measured_ns: int | None, apart: bool) -> list[Order]:
         if apart:
             self._checkpoints.apart(name)
         if self._measured and len(self._unloaded) == len(self._lines):
@@ -173,13 +175,18 @@ class JobLoop:
                 self._order_load(other, measured_ns)
         self._unloaded.discard(name)
         if self._unloaded or self._supervisor.state != "running" or self._refusal is not None:
-            return
+            return []
+        for difference in differences(self._samples):
+            if difference.fatal:
+                return self._refused(difference.host, difference.what, PreflightError.exit_code)
+            self._display.note(difference.what)
         self._forked = True
         for each, line in self._lines.items():
             self._working.add(each)
             self._display.host(each, "starting", len(self._placement.members_on(each)))
             self._checkpoints.bring(each)
             line.order("fork")
+        return []
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
@@ -252,7 +259,8 @@ class JobLoop:
     def _handle(self, name: str, event: dict[str, Any]) -> list[Order]:
         match event["is"]:
             case "loaded":
-                self._loaded(name, event["measured_ns"], event["apart"])
+                self._samples[name] = Sample(*event["sample"])
+                return self._loaded(name, event["measured_ns"], event["apart"])
             case "file":
                 land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
             case "sockets":
