@@ -42,6 +42,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def outlive_parent() -> None:
+    """Undo ``die_with_parent``, inherited or own: this process sees to its end itself from here on."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+
+
 def prefer_long_slices() -> bool:
     """Ask for 100 ms scheduler slices (Linux >= 6.12; older kernels accept the call without effect).
 

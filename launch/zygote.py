@@ -43,6 +43,7 @@ from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import Collector, land
 from launch.facts import data_address, facts, free_bytes, usable_cores
+from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, write_frame
@@ -275,6 +276,8 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     torch.set_num_threads(1)
+    # While torch was imported, nobody here could see the launcher go; serve() can, and tidies up.
+    outlive_parent()
     try:
         Agent(out).serve()
     except BrokenPipeError:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from launch.executors.child import spawn
+
 if TYPE_CHECKING:
     from launch.hosts import Host
 
@@ -79,14 +81,7 @@ class LocalStarter:
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``."""
         data = {} if host.data is None else {"DECENTRAL_DATA": host.data}
-        return subprocess.Popen(
-            [sys.executable, *AGENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, **ENVIRONMENT, **data},
-            start_new_session=True,
-        )
+        return spawn([sys.executable, *AGENT], stderr=log, env={**os.environ, **ENVIRONMENT, **data})
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:
         """Kill it; its members die with it (launch/kernel.py)."""
