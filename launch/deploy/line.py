@@ -150,7 +150,7 @@ def _converse(
         feeder.join()
         assert process.stdout is not None
         process.stdout.close()
-    if problems and process.returncode == 0:
+    if problems:
         raise problems[0]
     return out
 

@@ -127,5 +127,5 @@ def disagreements(host: Host, look: Mapping[str, Any], packages: Packages) -> li
         f"host {host.name} has {name} {versions[name]} and this one {packages.versions[name]}: "
         f"its results may differ in the last bits"
         for name in AGREE
-        if versions[name] != packages.versions[name]
+        if versions.get(name) != packages.versions.get(name)
     ]

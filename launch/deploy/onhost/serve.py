@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +23,7 @@ from launch.deploy.onhost.tree import Refused
 
 MARK = b"\x00decentral answer\n"
 REFUSED = 3
+_LOOK_EVERY_S = 0.5
 
 OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "look": look,
@@ -31,9 +35,21 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
+def end_with(parent: int) -> None:
+    """End this process, in order, once its parent has: the line to the launcher is cut then.
+
+    Its input cannot tell: that ends where the request does.
+    """
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)  # the kernel's parent-death signal would leave half a folder, and pip
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     """Read one request, do it, answer."""
     os.umask(0o077)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(REFUSED))
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     request = json.loads(sys.stdin.buffer.readline())
     operation = OPERATIONS[request["do"]]
     payload = (sys.stdin.buffer,) if request["do"] in ("code", "environment", "data") else ()

@@ -66,7 +66,7 @@ def unpack(payload: IO[bytes], target: str, files: int) -> None:
     count = 0
     with tarfile.open(fileobj=payload, mode="r|*", bufsize=1 << 20) as archive:
         for member in archive:
-            source = archive.extractfile(member)
+            source = archive.extractfile(member) if member.isreg() else None
             if source is None:
                 raise Refused(f"{member.name} in the archive is no file")
             path = inside(target, member.name)
