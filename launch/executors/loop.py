@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
 import select
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from decentral.errors import Interrupted, PreflightError, RunFailed
-from decentral.messages import RUN_ID_BYTES
 from decentral.transports.addresses import Endpoint, encode_book
-from launch.agreement import Sample, differences
+from launch.agreement import Sample
 from launch.collect import land
 from launch.compose import compose
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.line import Line
+from launch.executors.loading import Loading
 from launch.executors.resuming import Checkpoints
-from launch.paths import unwritable
 from launch.placement import Placement
 from launch.protocol import SILENCE_S
 from launch.supervisor import Order, Phase, Supervisor
@@ -63,19 +61,21 @@ class JobLoop:
         self._supervisor = supervisor
         self._display = display
         self._interruption = interruption
-        composition = compose(job.arm, job.seed)
-        self._metric = composition.task.metric.name
-        self._measured = composition.measured and job.resumed is None
-        self._real_time = job.arm.run.clock == "wall"
-        self._unloaded = set(self._lines)
-        self._samples: dict[str, Sample] = {}
+        self._metric = compose(job.arm, job.seed).task.metric.name
         self._forked = False
         self._working: set[str] = set()
         self._reached: dict[int, Endpoint] = {}
         self._sockets: dict[str, str] = {}
         self._refusal: Outcome | None = None
-        self._load: dict[str, Any] = {}
         self._checkpoints = Checkpoints(job, self._lines, placement)
+        self._loading = Loading(
+            self._lines,
+            job,
+            placement,
+            display=display,
+            nominal_ns=self._checkpoints.nominal_ns,
+            lost=self._lost,
+        )
 
     def run(self) -> Outcome:
         """Run the job to its end; lines of agents that are gone have ``ended`` then."""
@@ -83,10 +83,9 @@ class JobLoop:
         by_fd = {line.fileno(): line for line in self._lines.values()}
         for fd in (*by_fd, self._interruption.fileno()):
             poll.register(fd, select.POLLIN)
-        probe = self._job.folder.path / ".probe"
         try:
             self._display.hosts({name: self._placement.members_on(name) for name in self._lines})
-            self._begin(str(probe))
+            self._loading.begin()
             while not self._over:
                 for fd, _ in poll.poll(_LOOK_EVERY_MS):
                     if fd == self._interruption.fileno():
@@ -108,7 +107,7 @@ class JobLoop:
                 line.break_off()
             self._refusal = Outcome("failed", str(error), PreflightError.exit_code)
         finally:
-            probe.unlink(missing_ok=True)
+            self._loading.end()
         return self._outcome()
 
     @property
@@ -126,60 +125,15 @@ class JobLoop:
 
     # Orders
 
-    def _begin(self, probe: str) -> None:
-        """Let agents load the data; where a round's time is to be measured, the timekeeper's host first."""
-        text = secrets.token_hex(16)
-        folder = self._job.folder.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ".probe").write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        self._load = {
-            "arm": self._job.arm.model_dump_json(),
-            "seed": self._job.seed,
-            "run": secrets.token_bytes(RUN_ID_BYTES),
-            "folder": str(folder),
-            "probe": {"path": probe, "text": text},
-            "several": len(self._lines) > 1,
-            "resume": None if self._job.resumed is None else self._job.resumed.number,
-        }
-        timekeeper = self._placement.host_of[max(self._placement.host_of)]
-        for name in [timekeeper] if self._measured else list(self._lines):
-            self._order_load(name, self._checkpoints.nominal_ns)
-
-    def _order_load(self, name: str, measured_ns: int | None) -> None:
-        members = sorted(m for m, host in self._placement.host_of.items() if host == name)
-        cores = [self._placement.core_of[member] for member in members]
-        self._display.host(name, "loading")
-        line = self._lines[name]
-        try:
-            offset_ns = line.measure_clock() if self._real_time and line.remote else 0
-        except RunFailed as silence:
-            self._lost(line, str(silence))
-            return
-        line.order(
-            "load",
-            members=members,
-            cores=cores,
-            measured_ns=measured_ns,
-            clock_offset_ns=offset_ns,
-            **self._load,
-        )
-
-    def _loaded(self, name: str, measured_ns: int | None, apart: bool) -> list[Order]:
-        if apart:
+    def _loaded(self, name: str, event: dict[str, Any]) -> list[Order]:
+        loading = self._loading
+        loading.loaded(name, event["measured_ns"], Sample(*event["sample"]))
+        if event["apart"]:
             self._checkpoints.apart(name)
-        if self._measured and len(self._unloaded) == len(self._lines):
-            for other in self._unloaded - {name}:
-                self._order_load(other, measured_ns)
-        self._unloaded.discard(name)
-        if self._unloaded or self._supervisor.state != "running" or self._refusal is not None:
+        if not loading.complete or self._supervisor.state != "running" or self._refusal is not None:
             return []
-        for difference in differences(self._samples):
-            if difference.fatal:
-                return self._refused(difference.host, difference.what, PreflightError.exit_code)
-            self._display.note(difference.what)
+        if (other := loading.disagreement()) is not None:
+            return self._refused(other.host, other.what, PreflightError.exit_code)
         self._forked = True
         for each, line in self._lines.items():
             self._working.add(each)
@@ -259,8 +213,7 @@ class JobLoop:
     def _handle(self, name: str, event: dict[str, Any]) -> list[Order]:
         match event["is"]:
             case "loaded":
-                self._samples[name] = Sample(*event["sample"])
-                return self._loaded(name, event["measured_ns"], event["apart"])
+                return self._loaded(name, event)
             case "file":
                 land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
             case "sockets":
