@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -106,16 +106,15 @@ def _ask(
     lines: dict[str, ProbeLine],
 ) -> Examined:
     found = Examined(host)
+    folder = host.folder or FOLDER
     request = {
+        **asdict(wanted),
         "do": "facts",
         "bind": host.bind,
         "ports": host.port_range,
         "towards": [other.target for other in hosts.hosts if other is not host],
-        "folder": host.folder or FOLDER,
-        "data": host.data,
-        "packages": list(wanted.packages),
-        "code": wanted.code,
-        "pins": wanted.pins,
+        "folder": folder,
+        "data": [host.data] if host.data else [*wanted.data, f"{folder}/data"],
     }
     try:
         line = lines[host.name] = ProbeLine(host, route)

@@ -23,12 +23,11 @@ from launch.executors.child import end, spawn
 from launch.host_schema import Host
 
 PROGRAM = (
-    "doctor/__init__.py",
-    "doctor/probe.py",
-    "doctor/probe_host.py",
-    "doctor/probe_network.py",
-    "__init__.py",
+    *("__init__.py", "deploy/onhost/__init__.py", "deploy/onhost/look.py", "deploy/onhost/tree.py"),
+    *("doctor/__init__.py", "doctor/probe.py", "doctor/probe_host.py", "doctor/probe_network.py"),
+    "doctor/probe_software.py",
 )
+"""Files of this package that make the probe."""
 MOST_NOISE_BYTES = 1 << 16
 END_S = 1.0
 _NEWEST_MINOR = 15
@@ -181,6 +180,7 @@ def _archive() -> bytes:
     launch = Path(__file__).resolve().parents[1]
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("__main__.py", _MAIN)
+        file.writestr("launch/deploy/__init__.py", "")  # the one here imports what hosts lack
         for name in PROGRAM:
             file.write(launch / name, f"launch/{name}")
     return archive.getvalue()

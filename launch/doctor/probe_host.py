@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
-import importlib.metadata
-import json
 import os
 import platform
 import resource
@@ -14,7 +11,9 @@ import sys
 import tempfile
 from typing import Any
 
+from launch.deploy.onhost.look import absolute
 from launch.doctor.probe_network import free_ports, own_address
+from launch.doctor.probe_software import software
 
 _CGROUP_NO_LIMIT = 1 << 60
 
@@ -23,21 +22,18 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
     """Who and what this host is.
 
     Args:
-        request: ``bind ports towards folder data packages code pins``.
+        request: ``bind ports towards folder``, and what ``software`` takes.
     """
-    folder = _absolute(request["folder"])
+    folder = absolute(request["folder"])
     address, why = own_address(request["bind"], request["towards"])
     free, taken = free_ports(address, request["ports"])
-    code = os.path.join(folder, f"code-{request['code']}") if request["code"] else None
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "name": platform.node(),
         "user": _user(),
         "python": platform.python_version(),
         "executable": sys.executable,
-        "packages": {name: _version(name) for name in request["packages"]},
-        "environment": _environment(folder, request["pins"]),
-        "code": None if code is None else os.path.isdir(code),
+        **software(request, folder),
         "memory_available": _memory(),
         "folder": folder,
         "disk_free": shutil.disk_usage(_nearest(folder)).free,
@@ -49,12 +45,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
         "no_address": why,
         "ports_free": free,
         "ports_taken": taken,
-        "data": None if request["data"] is None else os.path.isdir(_absolute(request["data"])),
     }
-
-
-def _absolute(path: str) -> str:
-    return os.path.join(os.path.expanduser("~"), os.path.expanduser(path))
 
 
 def _nearest(path: str) -> str:
@@ -80,27 +71,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a number without a name
         return str(os.getuid())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _environment(folder: str, pins: str | None) -> bool | None:
-    """Whether the private environment of these packages is there; its name is that of launch/deploy."""
-    if pins is None:
-        return None
-    python = [
-        sys.implementation.name,
-        f"{sys.version_info[0]}.{sys.version_info[1]}",
-        platform.machine(),
-        platform.libc_ver()[0] or "other",
-    ]
-    name = "env-" + hashlib.sha256(json.dumps([pins, python]).encode()).hexdigest()[:16]
-    return os.path.exists(os.path.join(folder, name, ".ready"))
 
 
 def _read(path: str) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decentral.config import Experiment
+from launch import parts
 from launch.compose import settled
 from launch.doctor.diagnosis import brief
 from launch.doctor.examine import Clock, Examined, Way
@@ -22,8 +23,7 @@ HOSTS_HEADER = (
     *("host", "answers", "user", "Python", "packages", "code", "cores", "memory", "disk", "descriptors"),
     *("listens on", "free ports", "clock"),
 )
-CODE = {None: "unknown", True: "the same", False: "not there yet"}
-ENVIRONMENT = {None: "private", True: "private, ready", False: "private, to be made"}
+CODE = {"shared": "shared", "here": "the same", "absent": "not there yet"}
 WAYS_HEADER = ("from", "to", "round trip", "rate")
 
 
@@ -108,7 +108,7 @@ def _faults(found: Examined, hosts: int) -> list[str]:
         faults.append(f"cannot write in {facts['folder']}: {facts['unwritable']}; set folder for this host")
     if found.deaf is not None and hosts > 1:
         faults.append(f"{found.deaf}; correct bind and ports")
-    if facts["data"] is False:
+    if host.data is not None and facts["data"] is None:
         faults.append(f"data = {host.data!r} is no folder there; put the data sets there or correct it")
     missing = [name for name, version in facts["packages"].items() if version is None]
     if missing and host.python is not None:
@@ -129,7 +129,13 @@ def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment)
         for found in examined:
             name = found.host.name
             sockets[name] = max(sockets.get(name, 0), tcp_sockets(placement, name))
+    task = _task_with_data(experiment)
     for found in examined:
+        if task and found.facts["data"] is None and found.host.data is None:
+            misfits.append(
+                f"host {found.host.name}: there is no folder of data sets for {task}; bring them there "
+                f"and set data for this host, or have them sent (--send-data)"
+            )
         free, needed = found.facts["ports_free"], sockets[found.host.name]
         if free is not None and free < needed:
             taken = ", ".join(map(str, found.facts["ports_taken"]))
@@ -140,14 +146,20 @@ def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment)
     return misfits
 
 
+def _task_with_data(experiment: Experiment) -> str | None:
+    """The first task that reads data sets which do not come with a package."""
+    names = [arm.data.name for arm in experiment.arms if arm.train.mode != "none"]
+    return next((name for name in names if hasattr(parts.resolve("task", name), "fetch")), None)
+
+
 def _for_preflight(found: Examined) -> dict[str, Any]:
     facts = found.facts
     installed = {name: version for name, version in facts["packages"].items() if version is not None}
-    own = found.host.python is not None or found.host.local
+    given = found.host.python is not None or found.host.local
     keys = ("cores", "memory_available", "disk_free", "nofile_hard", "address")
     return {
         **{key: facts[key] for key in keys if facts[key] is not None},
-        "versions": {"python": facts["python"], **(installed if own else {})},
+        "versions": {"python": facts["python"], **(installed if given else {})},
     }
 
 
@@ -193,7 +205,8 @@ def _differing(found: Examined, pinned: Mapping[str, str]) -> str:
 def _packages(found: Examined, pinned: Mapping[str, str]) -> str:
     facts = found.facts
     if found.host.python is None and not found.host.local:
-        return ENVIRONMENT[facts["environment"]]
+        ready = "private, ready" if facts["environment"] == "ready" else "private, to be made"
+        return "those here" if facts["own"] else ready
     missing = sum(version is None for version in facts["packages"].values())
     if missing:
         return f"{missing} of {len(facts['packages'])} missing"

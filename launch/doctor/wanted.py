@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,22 +18,33 @@ from launch.executors.slurm import srun_command, srun_environment
 from launch.executors.ssh import ssh_command
 from launch.host_schema import Hosts
 
+USUAL_DATA = "~/.local/share/decentral"
+"""Where tasks look for data sets if nothing else is said (decentral/tasks/storage.py)."""
+
 
 @dataclass(frozen=True)
 class Wanted:
     """What is looked for.
 
     Attributes:
-        packages: names of those that agents need.
+        packages: names of those that agents import.
+        versions: by package, of all that are installed here.
         pinned: versions by package, as in constraints.txt.
         code: content hash of this checkout.
+        checkout: its path.
+        own: path of this Python, which hosts may see on a shared disk.
         pins: hash over the packages of a private environment.
+        data: where data sets may lie on a host that names no folder for them.
     """
 
     packages: tuple[str, ...]
+    versions: Mapping[str, str]
     pinned: Mapping[str, str]
     code: str
+    checkout: str
+    own: str
     pins: str
+    data: tuple[str, ...]
 
 
 def wanted() -> Wanted:
@@ -49,7 +61,17 @@ def wanted() -> Wanted:
     lines = [line for line in packages.constraints.splitlines() if line and not line.startswith("#")]
     pins = dict(line.split("==", 1) for line in lines)
     names = tuple(canonicalize_name(requirement.name) for requirement in packages.required)
-    return Wanted(names, pins, code_hash(str(CHECKOUT)), packages.pins)
+    here = os.environ.get("DECENTRAL_DATA")
+    return Wanted(
+        packages=names,
+        versions=packages.versions,
+        pinned=pins,
+        code=code_hash(str(CHECKOUT)),
+        checkout=str(CHECKOUT),
+        own=sys.executable,
+        pins=packages.pins,
+        data=(*([here] if here else []), USUAL_DATA),
+    )
 
 
 def route_of(hosts: Hosts) -> Route:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from decentral.config import load
+from launch.deploy.deployment import CHECKOUT
 from launch.deploy.onhost.look import environment_name, this_python
+from launch.deploy.onhost.tree import code_hash
 from launch.doctor import probe_host, verdict
 from launch.doctor.diagnosis import Diagnosis, diagnose_end, diagnose_silence
 from launch.doctor.examine import Clock, Examined, Way, pairs
@@ -104,14 +108,15 @@ def facts(**changed: Any) -> dict[str, Any]:
         **{"name": "n", "user": "ann", "python": "3.11.2", "executable": "/usr/bin/python3"},
         "packages": {"torch": "2.13.0+cpu", "numpy": "2.4.6"},
         **{
-            "environment": True,
-            "code": True,
+            "environment": "ready",
+            "own": False,
+            "code": "here",
             "memory_available": 8 << 30,
             "folder": "/f",
             "disk_free": 8 << 30,
         },
         **{"unwritable": None, "nofile_hard": 4096, "cores": 4, "core_limit": None, "address": "10.0.0.1"},
-        **{"no_address": None, "ports_free": None, "ports_taken": [], "data": None},
+        **{"no_address": None, "ports_free": None, "ports_taken": [], "data": "/d"},
         **changed,
     }
 
@@ -160,11 +165,13 @@ class TestTables:
     @pytest.mark.parametrize(
         ("changed", "key", "text"),
         [
-            ({"environment": False}, "packages", "private, to be made"),
+            ({"environment": "absent"}, "packages", "private, to be made"),
+            ({"environment": "absent", "own": True}, "packages", "those here"),
             ({"python": "/p"}, "packages", "all 2"),
             ({"python": "/p", "packages": {"torch": "2.1", "numpy": None}}, "packages", "1 of 2 missing"),
             ({"python": "/p", "packages": {"torch": "2.1"}}, "packages", "all, some others"),
-            ({"code": False}, "code", "not there yet"),
+            ({"code": "absent"}, "code", "not there yet"),
+            ({"code": "shared"}, "code", "shared"),
             ({"core_limit": 1.5}, "cores", "4 (limited to 1.5)"),
             ({"unwritable": "Read-only file system"}, "disk", "not writable"),
             ({"nofile_hard": -1}, "descriptors", "unlimited"),
@@ -203,7 +210,7 @@ class TestVerdict:
                 {"unwritable": "No space left on device"},
                 "cannot write in /f: No space left on device; set folder",
             ),
-            ({"data_there": "/d", "data": False}, "data = '/d' is no folder there"),
+            ({"data_there": "/d", "data": None}, "data = '/d' is no folder there"),
             ({"python": "/p", "packages": {"torch": None}}, "its Python /p lacks torch; install"),
             ({"memory_available": 1 << 20}, "of memory and 1 MiB are free"),
             ({"nofile_hard": 70}, "file descriptors per process and it allows 70"),
@@ -219,6 +226,11 @@ class TestVerdict:
         assert found
         assert all(problem.startswith("host b: ") for problem in found)
         assert any(re.search(words, problem) for problem in found), found
+
+    def test_data_sets_that_are_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("launch.doctor.verdict._task_with_data", lambda experiment: "cifar10")
+        (problem,) = self.problems(examined("a"), examined("b", address="10.0.0.2", data=None))
+        assert problem.startswith("host b: there is no folder of data sets for cifar10; bring them")
 
     def test_a_host_that_does_not_answer_does_not_hide_others(self) -> None:
         found = self.problems(
@@ -264,29 +276,40 @@ class TestFacts:
     def asked(self, tmp_path: Path, **changed: Any) -> dict[str, Any]:
         request = {
             **{"bind": "127.0.0.1", "ports": None, "towards": [], "folder": str(tmp_path / "a" / "b")},
-            **{"data": None, "packages": ["numpy", "absent"], "code": "c0de", "pins": "pins"},
+            **{
+                "packages": ["numpy", "absent"],
+                "versions": {"numpy": version("numpy")},
+                "own": sys.executable,
+            },
+            **{"code": code_hash(str(CHECKOUT)), "checkout": "/absent", "pins": "pins", "data": ["/absent"]},
         }
         return probe_host.facts({**request, **changed})
 
     def test_plain(self, tmp_path: Path) -> None:
         found = self.asked(tmp_path)
         assert json.loads(json.dumps(found)) == found
-        assert found["packages"]["absent"] is None
-        assert found["packages"]["numpy"]
-        assert (found["address"], found["code"], found["environment"]) == ("127.0.0.1", False, False)
+        assert found["packages"] == {"absent": None, "numpy": version("numpy")}
+        assert (found["address"], found["code"], found["environment"]) == ("127.0.0.1", "absent", "absent")
         assert (found["unwritable"], found["ports_free"], found["data"]) == (None, None, None)
         assert found["memory_available"] > 1 << 20
         assert found["disk_free"] > 0
         assert list(tmp_path.iterdir()) == [], "nothing is made"
 
     def test_what_a_run_left_is_recognised(self, tmp_path: Path) -> None:
-        (tmp_path / "code-c0de").mkdir()
+        wanted_code = code_hash(str(CHECKOUT))
+        (tmp_path / f"code-{wanted_code}").symlink_to(CHECKOUT)
         environment = tmp_path / environment_name("pins", this_python())
-        environment.mkdir()
+        (environment / "bin").mkdir(parents=True)
+        (environment / "bin" / "python").symlink_to(sys.executable)
         (environment / ".ready").touch()
-        found = self.asked(tmp_path, folder=str(tmp_path), data=str(tmp_path))
-        assert (found["code"], found["environment"], found["data"]) == (True, True, True)
-        assert self.asked(tmp_path, data=str(tmp_path / "absent"))["data"] is False
+        found = self.asked(tmp_path, folder=str(tmp_path), data=["/absent", str(tmp_path)])
+        assert (found["code"], found["environment"], found["data"]) == ("here", "ready", str(tmp_path))
+        assert self.asked(tmp_path, checkout=str(CHECKOUT))["code"] == "shared"
+
+    def test_this_python_seen_from_a_host(self, tmp_path: Path) -> None:
+        assert self.asked(tmp_path)["own"] is True
+        assert self.asked(tmp_path, versions={"numpy": "0.1"})["own"] is False
+        assert self.asked(tmp_path, own="/absent/python")["own"] is False
 
     def test_an_address_that_is_not_its_own(self, tmp_path: Path) -> None:
         found = self.asked(tmp_path, bind="192.0.2.1")
@@ -309,4 +332,12 @@ def test_packages_and_pins_are_those_of_this_checkout() -> None:
     sought = wanted()
     assert {"torch", "numpy", "pyzmq"} <= set(sought.packages)
     assert set(sought.packages) <= set(sought.pinned)
+    assert set(sought.packages) <= set(sought.versions)
     assert re.fullmatch(r"[0-9a-f]{16,}", sought.code)
+
+
+def test_tasks_that_read_data_sets() -> None:
+    assert verdict._task_with_data(load(Path("default"))) is None
+    cifar = ['data={name = "cifar10"}']
+    assert verdict._task_with_data(load(Path("default"), cifar)) == "cifar10"
+    assert verdict._task_with_data(load(Path("default"), [*cifar, 'train.mode="none"'])) is None
