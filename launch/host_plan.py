@@ -116,7 +116,7 @@ def _placed(host: Host, placement: Placement) -> tuple[str, ...]:
         _reached(host),
         host.bind or NONE,
         host.ports or "any",
-        str(tcp_sockets(placement, host.name)),
+        str(placement.tcp_sockets(host.name)),
         UNKNOWN if cores is None else str(cores),
         ranges(placement.nodes_on(host.name)) or NONE,
         ", ".join(names[member] for member in members if member >= placement.n) or NONE,
@@ -137,18 +137,12 @@ def _loads(arm: Arm, seed: int, placement: Placement) -> Rows:
     return tuple(rows)
 
 
-def tcp_sockets(placement: Placement, host: str) -> int:
-    """Ports that members on ``host`` listen on: one each where there are members on other hosts."""
-    members = placement.members_on(host)
-    return len(members) if len(members) < len(placement.host_of) else 0
-
-
 def _port_problems(placement: Placement, hosts: Hosts) -> list[str]:
     problems = []
     for host in hosts.hosts:
         if host.port_range is None:
             continue
-        count, needed = host.port_range[1] - host.port_range[0] + 1, tcp_sockets(placement, host.name)
+        count, needed = host.port_range[1] - host.port_range[0] + 1, placement.tcp_sockets(host.name)
         if needed > count:
             told = f"are {count} ports, and {needed} processes are placed there, each with one"
             step = (

@@ -61,6 +61,11 @@ class Placement:
         """The nodes on ``host``, ascending."""
         return tuple(member for member in self.members_on(host) if member < self.n)
 
+    def tcp_sockets(self, host: str) -> int:
+        """Ports that members on ``host`` listen on: one each where there are members on other hosts."""
+        members = self.members_on(host)
+        return len(members) if len(members) < len(self.host_of) else 0
+
     def nodes_per_core(self, host: str) -> float | None:
         """Above 1: so many nodes take turns on a core; None where cores are unknown."""
         cores = self.cores[host]

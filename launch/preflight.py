@@ -115,6 +115,13 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
                 nodes, known = len(placement.nodes_on(host.name)), facts.get(host.name, {})
                 lacking = _lacking(demand, nodes, len(experiment.seeds), known)
                 problems += [f"host {host.name}: {text}" for text in lacking]
+            # Now that cores are known, more members may be here than the hosts file alone made expect.
+            ports, sockets = host.port_range, placement.tcp_sockets(host.name)
+            if ports is not None and ports[1] - ports[0] + 1 < sockets:
+                problems.append(
+                    f"host {host.name}: {sockets} processes need a port each and ports = {host.ports} are "
+                    f"fewer; set a longer range"
+                )
     return [*dict.fromkeys(problems), *_disagreements(facts), *_unreachable(facts)]
 
 

@@ -10,7 +10,6 @@ from launch import parts
 from launch.compose import settled
 from launch.doctor.diagnosis import brief
 from launch.doctor.examine import Clock, Examined, Way
-from launch.host_plan import tcp_sockets
 from launch.host_schema import Hosts
 from launch.overview import size
 from launch.placing import place_arm
@@ -128,7 +127,7 @@ def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment)
         placement = place_arm(arm, experiment.seeds[0], hosts, cores_of(examined))
         for found in examined:
             name = found.host.name
-            sockets[name] = max(sockets.get(name, 0), tcp_sockets(placement, name))
+            sockets[name] = max(sockets.get(name, 0), placement.tcp_sockets(name))
     task = _task_with_data(experiment)
     for found in examined:
         if task and found.facts["data"] is None and found.host.data is None:
@@ -137,8 +136,8 @@ def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment)
                 f"and set data for this host, or have them sent (--send-data)"
             )
         free, needed = found.facts["ports_free"], sockets[found.host.name]
-        if free is not None and free < needed:
-            taken = ", ".join(map(str, found.facts["ports_taken"]))
+        taken = ", ".join(map(str, found.facts["ports_taken"]))
+        if taken and free < needed:
             misfits.append(
                 f"host {found.host.name}: {needed} processes need ports, and {free} of {found.host.ports} "
                 f"are free (taken: {taken}, ...); set a longer range"

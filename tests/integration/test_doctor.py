@@ -143,7 +143,9 @@ def test_ports_that_are_too_few_once_cores_are_known(folder: Path) -> None:
     hosts = host("a", 'ports = "20000-20003"', "cores = 1") + host("b", "cores = 100")
     result = doctor(folder, hosts, "--seeds", "1")
     assert result.exit_code == 3, result.output
-    assert re.search(r"host a: \d+ processes need ports, and 4 of 20000-20003 are free", result.stderr)
+    assert re.search(
+        r"host a: \d+ processes need a port each and ports = 20000-20003 are fewer", result.stderr
+    )
 
 
 def test_the_experiment_is_checked_before_hosts_are_asked(folder: Path) -> None:

@@ -13,7 +13,7 @@ from decentral.config import load
 from decentral.errors import ConfigError
 from launch.cli import app
 from launch.crossing import crossings
-from launch.host_plan import check_hosts, host_tables, notes, tcp_sockets
+from launch.host_plan import check_hosts, host_tables, notes
 from launch.hosts import Host, Hosts
 from launch.placing import place_arm
 from launch.preflight import AGENT_BYTES, Demand, check_facts
@@ -99,7 +99,7 @@ class TestCrossing:
             placement = place_arm(arm, 1, made(self.A))
             (found,) = crossings(Demand.of(arm, 1), 1, placement).values()
             assert (found.round_bytes, found.snapshot_bytes) == (0, 0)
-            assert tcp_sockets(placement, "a") == 0
+            assert placement.tcp_sockets("a") == 0
 
 
 class TestTables:
@@ -232,6 +232,13 @@ class TestFacts:
         assert problems
         assert all(problem.startswith("host b: ") for problem in problems)
         assert re.search(words, problems[0])
+
+    def test_a_range_of_ports_that_is_too_short_once_cores_are_known(self, tiny: Path) -> None:
+        hosts = made(Host(name="a", ports="20000-20003", cores=1), Host(name="b", cores=64))
+        check_hosts(load(tiny), hosts)
+        facts = {name: {**self.GOOD, "cores": 1} for name in "ab"}
+        (problem,) = check_facts(load(tiny), hosts, facts)
+        assert problem.startswith("host a: 6 processes need a port each and ports = 20000-20003 are fewer")
 
     def test_versions_that_differ(self, tiny: Path) -> None:
         (problem,) = self.problems(tiny, versions={"python": "3.12.1", "torch": "2.4.0", "numpy": "2.0"})
