@@ -15,8 +15,8 @@ write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sam
 apart: this host does not see the run folder), ``sockets`` (their folder, to be removed if this agent is
 killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``, ``evaluated``,
 ``saved``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does not go on),
-``file`` (path, offset, data: a piece of a log, where this host does not see the run folder), ``refused`` (what
-was ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all is told).
+``file`` (path, offset, data: a piece of a log, where this host does not see the run folder), ``refused``
+(what was ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all told).
 """
 
 from __future__ import annotations
