@@ -29,7 +29,8 @@ class Faulty:
         topology: graph of round t.
         how: ``raise`` an exception, ``exit`` with code 0, ``return`` before the last round, ``kill`` itself,
             ``segfault`` (the signal), ``never_send`` stays silent, ``limit`` and ``limit_torch`` ask for more
-            memory than their own RLIMIT_AS allows, ``eat`` takes memory until the kernel kills it.
+            memory than their own RLIMIT_AS allows, ``eat`` takes memory until the kernel kills it,
+            ``blocked`` reads from a pipe into which nobody writes, as from a file system that hangs.
         node: who.
         round: when, from 0.
     """
@@ -38,7 +39,9 @@ class Faulty:
 
     local_steps: int
     topology: Topology
-    how: Literal["raise", "exit", "return", "kill", "segfault", "never_send", "limit", "limit_torch", "eat"]
+    how: Literal[
+        "raise", "exit", "return", "kill", "segfault", "never_send", "limit", "limit_torch", "eat", "blocked"
+    ]
     node: int = 3
     round: int = 4
 
@@ -71,6 +74,8 @@ class Faulty:
                 resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
                 make = np.ones if self.how == "limit" else torch.ones
                 make(2 * LIMIT_BYTES // 8)
+            case "blocked":
+                os.read(os.pipe()[0], 1)
             case "eat":
                 eaten = []
                 while len(eaten) << 4 < MOST_MIB:

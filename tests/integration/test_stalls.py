@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import pytest
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.local import LocalExecutor
 from launch.paths import JobFolder
+from launch.stalls import look_at
 from tests.harness import SilentDisplay, arm, events
+from tests.integration.test_faults import faulty, outcome_of
 
 ROOT = Path(__file__).parents[2]
 FULL = os.environ.get("DECENTRAL_FULL") == "1"
@@ -166,6 +169,32 @@ def test_who_is_stopped_for_too_long_is_the_cause(clock: str, tmp_path: Path) ->
     assert outcome.cause.startswith("node 3 on host localhost is stopped (SIGSTOP) after round ")
     assert "others have waited for it in vain: " in outcome.cause
     assert display.told == ["is stopped (SIGSTOP)"]
+
+
+def tells_where_processes_sleep() -> bool:
+    """Whether the kernel does."""
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 10.0
+    try:
+        while (look := look_at(process.pid)) is not None and "pipe_" not in look.asleep_in:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return look is not None
+    finally:
+        process.communicate()
+
+
+def test_a_node_that_waits_for_something_outside_of_its_run_is_the_cause(tmp_path: Path) -> None:
+    if not tells_where_processes_sleep():
+        pytest.skip("this kernel hides /proc/PID/wchan, where a process sleeps")
+    settings = faulty("blocked", run={"max_rounds": 1000, "test_after": 1000, "liveness_timeout_s": 15.0})
+    outcome = outcome_of(settings, tmp_path)
+    assert outcome.exit_code == 4
+    assert outcome.cause is not None
+    where = r"sleeps in the kernel's \w*pipe_\w+"
+    expected = rf"node 3 on host localhost is blocked \({where}\) after round 4 of 1000; others have waited"
+    assert re.match(expected, outcome.cause), outcome.cause
 
 
 def test_a_stopped_node_ends_in_order_when_the_run_is_interrupted(tmp_path: Path) -> None:
