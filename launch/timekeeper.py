@@ -181,7 +181,8 @@ class TimekeeperSocket:
         while frames[-1].more:
             frames[1:] = [*frames[1:2], self._socket.recv(copy=False)]  # of a longer one, the last is enough
         routing, *rest = frames
-        node = int.from_bytes(routing.bytes, "little") if len(routing.bytes) == _ROUTING_BYTES else self._n
+        named = len(routing.bytes) == _ROUTING_BYTES
+        node = int.from_bytes(routing.bytes, "little") if named else self._n + 1
         by = owner(rest[-1]) if self._tcp is not None and rest else None
         if node > self._n or by not in (None, node):  # n is the observer
             self._refused["sender"] += 1
