@@ -25,7 +25,7 @@ from decentral.records import FileRecorder
 from decentral.tasks.base import Scores
 from decentral.transports.addresses import Endpoint
 from decentral.transports.wire import ZmqWire
-from decentral.transports.zeromq import ZmqTransport
+from decentral.transports.zeromq import FOR_NODES, FOR_OBSERVER, ZmqTransport
 from decentral.wall import WallMedium
 from launch.assignment import Assignment, Channel
 from launch.board import Board
@@ -242,6 +242,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
 
 
 def _transport(workload: Workload, assignment: Assignment, timeout_s: float | None) -> ZmqTransport:
+    n = workload.arm.nodes
     return ZmqTransport(
         node=assignment.number,
         run=assignment.run,
@@ -249,6 +250,8 @@ def _transport(workload: Workload, assignment: Assignment, timeout_s: float | No
         max_payload_bytes=workload.batch_bytes,
         timeout_s=timeout_s,
         listen=assignment.listen,
+        kinds=FOR_OBSERVER if assignment.number == n else FOR_NODES,
+        members=n + 2,
     )
 
 
