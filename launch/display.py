@@ -38,8 +38,11 @@ class Display(Protocol):
         A member is a node, or the number of nodes for the observer, or one more for the timekeeper.
         """
 
-    def host(self, name: str, state: str, alive: int | None = None) -> None:
-        """``state`` is a word or two: ``starting``, ``running``, ``lost``, ...; ``alive`` processes live."""
+    def host(self, name: str, state: str | None, alive: int | None = None) -> None:
+        """``state`` is a word or two: ``starting``, ``running``, ``lost``, ...; ``alive`` processes live.
+
+        None: as before.
+        """
 
     def heard(self, name: str) -> None:
         """Something came from this host just now, if only a sign of life."""
@@ -111,7 +114,7 @@ class PlainDisplay:
         """See ``Display``."""
         self._progress.placed(members)
 
-    def host(self, name: str, state: str, alive: int | None = None) -> None:
+    def host(self, name: str, state: str | None, alive: int | None = None) -> None:
         """See ``Display``."""
         job = self._progress.running
         if self._progress.host(name, state, alive) and job is not None and len(job.hosts) > 1:

@@ -60,7 +60,7 @@ class LiveFile(Display):
         self._progress.placed(members)
         self._write()
 
-    def host(self, name: str, state: str, alive: int | None = None) -> None:
+    def host(self, name: str, state: str | None, alive: int | None = None) -> None:
         """See ``Display``."""
         self._display.host(name, state, alive)
         if self._progress.host(name, state, alive):

@@ -55,7 +55,7 @@ class LiveDisplay:
         self._progress.placed(members)
         self._draw()
 
-    def host(self, name: str, state: str, alive: int | None = None) -> None:
+    def host(self, name: str, state: str | None, alive: int | None = None) -> None:
         """See ``launch.display.Display``."""
         if self._progress.host(name, state, alive):
             self._draw()

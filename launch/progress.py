@@ -146,14 +146,14 @@ class Progress:
                 for name, here in members.items()
             }
 
-    def host(self, name: str, state: str, alive: int | None) -> bool:
+    def host(self, name: str, state: str | None, alive: int | None) -> bool:
         """Note it; True where the state is another than before."""
         known = None if self.running is None else self.running.hosts.get(name)
         if known is None:
             return False
-        before, known.state = known.state, state
+        before, known.state = known.state, known.state if state is None else state
         known.alive = known.alive if alive is None else alive
-        return before != state
+        return before != known.state
 
     def heard(self, name: str) -> None:
         if self.running is not None and name in self.running.hosts:

@@ -186,8 +186,7 @@ class JobLoop:
     def _show_alive(self, name: str) -> None:
         members = self._supervisor.members
         alive = sum(members[m].phase is not Phase.EXITED for m in self._placement.members_on(name))
-        state = _STATES["stop" if self._supervisor.state != "running" else "release" if not alive else "go"]
-        self._display.host(name, state, alive)
+        self._display.host(name, None, alive)
 
     def _look_for_silence(self) -> None:
         for line in self._lines.values():

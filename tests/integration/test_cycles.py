@@ -158,6 +158,7 @@ def assert_clean(case: str, way: Way, folder: Path, shared: set[str]) -> None:
     assert [*run.rglob(".*"), *run.glob("live.json")] == [], case
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(14_400 if FULL else 900)
 def test_cycles_leave_nothing(tmp_path: Path) -> None:
     draw = random.Random(7)

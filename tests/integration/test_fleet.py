@@ -78,7 +78,7 @@ class Struck(SilentDisplay):
         self.at_s: float | None = None
         self.lost_s: float | None = None
 
-    def host(self, name: str, state: str, alive: int | None = None) -> None:
+    def host(self, name: str, state: str | None, alive: int | None = None) -> None:
         if state == "lost" and self.lost_s is None:
             self.lost_s = time.monotonic()
 
