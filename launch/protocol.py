@@ -15,6 +15,8 @@ import msgpack
 from decentral.errors import RunFailed
 
 _LENGTH = struct.Struct("<I")
+_END = b"\n"
+"""Ends every frame: srun passes on what it gets only up to the last line break, and keeps the rest."""
 MAX_FRAME_BYTES = 64 << 20
 PREAMBLE = b"\x00decentral agent\n"
 """What an agent writes first: a login shell on another host may print whatever it likes before."""
@@ -30,7 +32,7 @@ def write_frame(fd: int, message: dict[str, Any]) -> None:
     body: bytes = msgpack.packb(message)
     if len(body) > MAX_FRAME_BYTES:
         raise RunFailed(f"a message has {len(body)} bytes, at most {MAX_FRAME_BYTES} are accepted")
-    data = memoryview(_LENGTH.pack(len(body)) + body)
+    data = memoryview(_LENGTH.pack(len(body)) + body + _END)
     while data:
         data = data[os.write(fd, data) :]
 
@@ -75,10 +77,15 @@ class FrameReader:
                     f"{self._source} sent a frame of {length} bytes; something else writes to its output"
                 )
             end = _LENGTH.size + length
-            if len(self._buffer) < end:
+            if len(self._buffer) < end + len(_END):
                 break
+            if self._buffer[end : end + len(_END)] != _END:
+                raise RunFailed(
+                    f"{self._source} sent a frame that does not end where it says; "
+                    f"something else writes to its output"
+                )
             messages.append(self._unpack(bytes(self._buffer[_LENGTH.size : end])))
-            del self._buffer[:end]
+            del self._buffer[: end + len(_END)]
         return messages
 
     def _skip_noise(self) -> None:

@@ -46,7 +46,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def frame(body: bytes) -> bytes:
-    return struct.pack("<I", len(body)) + body
+    return struct.pack("<I", len(body)) + body + b"\n"
 
 
 @given(st.lists(MESSAGES, max_size=5), st.data())
@@ -93,6 +93,18 @@ def test_a_stream_that_ends_within_a_frame_has_ended(pipe: Pipe) -> None:
     pipe.hang_up()
     assert pipe.reader.read() == []
     assert pipe.reader.ended
+
+
+def test_every_frame_ends_a_line(pipe: Pipe) -> None:
+    """srun keeps what follows the last line break, so a frame without one would never arrive."""
+    write_frame(pipe.into, {"is": "over"})
+    assert os.read(pipe.out, 1000).endswith(b"\n")
+
+
+def test_a_frame_that_does_not_end_is_damage(pipe: Pipe) -> None:
+    os.write(pipe.into, frame(msgpack.packb({"is": "over"}))[:-1] + b"x")
+    with pytest.raises(RunFailed, match="does not end where it says"):
+        pipe.reader.read()
 
 
 @pytest.mark.parametrize("text", [b"Traceback (most recent call last):\n", b"warning: ...\n", b"\n\n\n\n"])
