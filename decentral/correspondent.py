@@ -6,7 +6,8 @@ The half of ``decentral.node.Node`` that concerns others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -79,6 +80,15 @@ class Correspondent:
         self._timer: tuple[int, int, Callable[[int], Outgoing]] | None = None
         self._ticks = 0
 
+    @property
+    def lost(self) -> frozenset[int]:
+        """Peers that have ended and are given up by now; they stay in ``peers``, so that draws stay the same.
+
+        A message to one is aggregated by nobody; the answer to a request to one is None.
+        """
+        losses = self._medium.losses
+        return losses.by(self._now()) if losses else frozenset()
+
     def rng(self, name: str, *counters: int) -> np.random.Generator:
         """This node's stream ``name`` at ``counters``; other nodes draw other numbers."""
         return self._seeds.rng(f"node/{name}", self.id, *counters)
@@ -121,11 +131,10 @@ class Correspondent:
     def exchange(self, t: int, outgoing: Iterable[Outgoing], expected: Iterable[Key]) -> list[Message]:
         """Send ``outgoing``, wait until all ``expected`` (sender, fragment) of round ``t`` are here.
 
-        Blocks. Messages of later rounds that arrive meanwhile are kept for them. The next thing that takes
-        time must be the training of the next round.
+        Blocks; messages of later rounds are kept. What takes time next must be the next round's training.
 
         Returns:
-            The messages of round ``t``, sorted by (sender, fragment).
+            The messages of round ``t``, sorted by (sender, fragment). Those of ``lost`` peers may be missing.
 
         Raises:
             StalledError, Deadlock: what is missing cannot come (``Medium.wait``).
@@ -140,11 +149,15 @@ class Correspondent:
             )
         self.outqueue.put(outgoing, role=Role.KEEP)
         wanted = Counter(expected)
-        number = wanted.total()
-        # What came early was taken with an earlier round's; the medium still counts it under its tag.
-        until_ns = self._schedule.limit_ns if number else self._now()
-        arrived = self._wait(t, number, until_ns, lambda: self._missing_text(t, wanted))
-        if arrived < number or self._now() > self._schedule.limit_ns:
+        while True:
+            wanted = self._without(self.lost, t, wanted)
+            missing_now = max(0, wanted.total() - self.inqueue.arrived(t))
+            until_ns = self._schedule.limit_ns if missing_now else self._now()
+            self._wait(t, missing_now, until_ns, partial(self._missing_text, t, wanted))
+            if not self._medium.interrupted:
+                break
+        wanted = self._without(self._medium.losses, t, wanted)  # what arrived, but without its content
+        if self.inqueue.arrived(t) < (number := wanted.total()) or self._now() > self._schedule.limit_ns:
             raise TimeIsUp
         missing = self.inqueue.missing(t, wanted)
         received = self.inqueue.take_round(t)
@@ -163,7 +176,7 @@ class Correspondent:
         self._asked = (tag, destination, message.round)
 
     def answer(self, timeout_s: float | None = None, *, more: bool = False) -> Message | None:
-        """Wait for the answer to the last request; None if it takes longer than ``timeout_s``.
+        """Wait for the answer to the last request; None if it takes longer than ``timeout_s`` or never comes.
 
         Args:
             timeout_s: from now on.
@@ -171,10 +184,11 @@ class Correspondent:
         """
         assert self._asked is not None, "answer() without ask()"
         tag, destination, _ = self._asked
-        if self._reply is None:
-            until_ns = INFINITE_NS if timeout_s is None else self._now() + round(timeout_s * NS_PER_S)
-            what = f"the answer of node {destination}"
+        until_ns = INFINITE_NS if timeout_s is None else self._now() + round(timeout_s * NS_PER_S)
+        waits, what = self._reply is None, f"the answer of node {destination}"
+        while waits and destination not in self.lost:
             self._wait(tag, 1, until_ns, lambda: what, then_ns=0 if more else None)
+            waits = self._medium.interrupted and self._reply is None
         reply, self._reply, self._asked = self._reply, None, None
         if reply is not None:
             self.traffic.aggregated += 1
@@ -224,13 +238,12 @@ class Correspondent:
 
     def _wait(
         self, tag: int, count: int, until_ns: int, what: Callable[[], str], then_ns: int | None = None
-    ) -> int:
-        """Wait for ``count`` messages of ``tag``; how many are here. Counts as waiting time."""
+    ) -> None:
+        """Wait for ``count`` more messages of ``tag``. Counts as waiting time."""
         before_ns = self._now()
         then_ns = self._then_ns() if then_ns is None else then_ns
         self._accept(self._medium.wait(tag=tag, count=count, until_ns=until_ns, then_ns=then_ns, what=what))
         self._wait_ns += self._now() - before_ns
-        return self.inqueue.arrived(tag)
 
     def _accept(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -276,6 +289,13 @@ class Correspondent:
             outgoing = self._timer[2](self._ticks)
             self.outqueue.put([outgoing], role=Role.LATEST, at_ns=self._next_tick_ns())
             self._ticks += 1
+
+    def _without(self, lost: Container[int], t: int, wanted: Counter[Key]) -> Counter[Key]:
+        """``wanted`` of round ``t`` without what is not here of ``lost`` peers."""
+        if not self._medium.losses:
+            return wanted
+        missing = self.inqueue.missing(t, wanted)
+        return wanted - Counter({key: count for key, count in missing.items() if key[0] in lost})
 
     def _missing_text(self, t: int, wanted: Counter[Key]) -> str:
         missing = self.inqueue.missing(t, wanted)

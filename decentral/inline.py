@@ -60,6 +60,8 @@ class Scheduler:
         observe: takes snapshots for the observer.
         run: the run id that headers carry, for equal byte accounting with a real transport.
         saving: makes checkpoints; None: none are made.
+        lost: hears of a node whose body raised, and when in emulated time; the others go on unless it raises.
+            None: the first error ends the run.
     """
 
     def __init__(
@@ -68,9 +70,12 @@ class Scheduler:
         observe: Callable[[Message], None],
         run: bytes,
         saving: Saving | None = None,
+        *,
+        lost: Callable[[int, Exception, int], None] | None = None,
     ) -> None:
         self.timekeeper = timekeeper
         self._saving = saving
+        self._lost = lost
         self._deadlock: Deadlock | None = None
         self.observe = observe
         self.run_id = run
@@ -95,7 +100,7 @@ class Scheduler:
         Raises:
             Deadlock: nodes wait and nothing can wake them.
             Interrupted: ``interrupt`` was called.
-            BaseException: the first error that a body raised; the other bodies are unwound first.
+            BaseException: the first error of a body, or of ``lost``; the other bodies are unwound first.
         """
         try:
             while self._ready:
@@ -169,8 +174,14 @@ class Scheduler:
             task.thread = thread
         task.resume.release()
         self._yielded.acquire()
-        if task.error is not None:
-            raise task.error
+        error = task.error
+        if error is None:
+            return
+        # Whom a deadlock is told is no cause of it.
+        if self._lost is None or isinstance(error, Deadlock) or not isinstance(error, Exception):
+            raise error
+        self._lost(node, error, self.timekeeper.lose(node))
+        self.advance()
 
     def _main(self, task: _Task) -> None:
         task.resume.acquire()
@@ -258,6 +269,17 @@ class InlineWire:
         """A snapshot to the observer, which scores it here and now."""
         self._scheduler.observe(message)
 
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+    def lost(self, peer: int) -> float:
+        """Whatever it sent is here."""
+        return 0.0
+
+    def next(
+        self,
+        block: bool,
+        what: Callable[[], str],
+        *,
+        patient: bool = False,
+        within_s: float | None = None,
+    ) -> Heard | None:
         """The next thing heard."""
         return self._scheduler.next(self._node, block, what)

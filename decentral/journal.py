@@ -46,6 +46,7 @@ class Journal:
         self._listener = listener
         self._origin_ns = time.perf_counter_ns()
         self._off_clock_ns = 0
+        self._lost: set[int] = set()
 
     def start(self) -> None:
         """Real time counts from now on."""
@@ -71,6 +72,7 @@ class Journal:
         extra: Mapping[str, Value],
     ) -> None:
         """A local round is finished."""
+        self._note_losses(finished)
         self._recorder.write(
             "round",
             **self._stamp(finished, time.perf_counter_ns()),
@@ -109,12 +111,21 @@ class Journal:
 
     def finish(self, finished: int, x: FloatArray, reason: str) -> None:
         """Write the end of the log: ``done``, ``failed`` or ``interrupted``."""
+        self._note_losses(finished)
         digest = hashlib.sha256(x.tobytes()).hexdigest()
-        refused: dict[str, Value] = {f"refused_{why}": n for why, n in self._medium.refused.items()}
+        also: dict[str, Value] = {f"refused_{why}": n for why, n in self._medium.refused.items()}
+        if self._medium.losses:
+            also["missed"] = self._medium.missed
         stamp = self._stamp(finished, time.perf_counter_ns())
-        self._recorder.write(
-            "end", **stamp, reason=reason, model_sha256=digest, **self._counters(), **refused
-        )
+        self._recorder.write("end", **stamp, reason=reason, model_sha256=digest, **self._counters(), **also)
+
+    def _note_losses(self, finished: int) -> None:
+        for peer, at_ns in self._medium.losses.items():
+            if peer not in self._lost:
+                self._lost.add(peer)
+                self._recorder.write(
+                    "lost", node=self._node, peer=peer, time_s=at_ns / NS_PER_S, round=finished
+                )
 
     def _stamp(self, finished: int, wall_now_ns: int) -> dict[str, Value]:
         return {

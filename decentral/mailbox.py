@@ -82,12 +82,12 @@ class Mailbox:
             self._awaited.add(tag)
 
     def take(self, tag: int = ANY) -> list[Message]:
-        """All messages that were not taken before; those of ``tag`` count as no longer here."""
+        """All messages that were not taken before; the answer to ``tag`` is not awaited any more."""
         self.check()
         with self._news:
             messages, self._messages = self._messages, []
             self._untaken.clear()
-            del self._counts[ANY], self._counts[tag]
+            self._counts.clear()
             self._awaited.discard(tag)
             return messages
 

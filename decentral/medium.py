@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias, TypeVar
 
+from decentral.losses import Losses
 from decentral.messages import Message
 from decentral.speech import Role, Totals
 
@@ -41,6 +42,21 @@ class Medium(Protocol):
     @property
     def refused(self) -> Counter[str]:
         """Arrived frames that were refused, by reason."""
+        ...
+
+    @property
+    def losses(self) -> Losses:
+        """Peers that have ended."""
+        ...
+
+    @property
+    def missed(self) -> int:
+        """Messages that arrived as far as the network goes, but whose content ended with its sender."""
+        ...
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last ``wait`` ended early because a lost peer was given up; wait again for others."""
         ...
 
     def payload_bytes(self, message: Message) -> int:
@@ -100,6 +116,8 @@ class Medium(Protocol):
         self, *, tag: int, count: int, until_ns: int, then_ns: int, what: Callable[[], str]
     ) -> list[Message]:
         """Block until ``count`` messages tagged ``tag`` have arrived or it is ``until_ns``.
+
+        What was returned before does not count. Ends early where a lost peer is given up.
 
         Returns:
             All messages, of whatever tag, that arrived and were not returned before.

@@ -162,6 +162,11 @@ class Node(Trainee):
         self._complete = True
 
     @property
+    def finished(self) -> int:
+        """Local rounds that are over."""
+        return self._round
+
+    @property
     def complete(self) -> bool:
         """True once all rounds are finished and the final model has been evaluated."""
         return self._complete

@@ -57,17 +57,17 @@ class Observer(Stateful):
     def __init__(
         self, *, n: int, evaluation: Evaluation, recorder: Recorder, grid: Grid | None = None
     ) -> None:
-        self._n = n
         self._evaluation = evaluation
         self._recorder = recorder
         self._grid = grid
         self._by_round: defaultdict[int, dict[int, Message]] = defaultdict(dict)
         self._by_node: list[list[Message]] = [[] for _ in range(n)]
         self._finals: dict[int, Message] = {}
+        self._living = set(range(n))
         self._point = 0
         self._scored: list[tuple[int, int]] = []
         self.complete = False
-        """True once the final models of all nodes have been scored."""
+        """True once the final models of all nodes that are not lost have been scored."""
 
     def add(self, message: Message) -> None:
         """Take one snapshot; scores what it completes."""
@@ -76,29 +76,44 @@ class Observer(Stateful):
         if message.kind is Kind.FINAL:
             self._finals[message.sender] = message
         elif self._grid is None:
-            waiting = self._by_round[message.round]
-            waiting[message.sender] = message
-            if len(waiting) == self._n:
-                self._write(self._by_round.pop(message.round), final=False)
+            self._by_round[message.round][message.sender] = message
         if self._grid is not None:
             self._by_node[message.sender].append(message)
+        self._score()
+
+    def lose(self, node: int) -> None:
+        """``node`` has ended: what it has shown of its rounds counts, and nothing more is waited for.
+
+        On the time grid it counts until it is lost. One whose final model is here counts to the end.
+        """
+        if node not in self._finals and node in self._living:
+            self._living.discard(node)
+            self._score()
+
+    def _score(self) -> None:
+        """Score what is complete."""
+        if self._grid is not None:
             self._advance(self._grid)
-        if len(self._finals) == self._n:
+        for round_ in sorted(self._by_round):
+            if self._living <= self._by_round[round_].keys():
+                self._write(self._by_round.pop(round_), final=False)
+        if self._living <= self._finals.keys() and not self.complete:
             self._write(self._finals, final=True)
             self.complete = True
 
     def _advance(self, grid: Grid) -> None:
         """Score every instant that all nodes have passed, where any of them has changed since the last."""
         everybody_ends_ns = max((m.time_ns for m in self._finals.values()), default=-1)
-        ended = len(self._finals) == self._n
+        ended = self._living <= self._finals.keys()
+        by_node = [(node, self._by_node[node]) for node in sorted(self._living)]
         while True:
             at_ns = self._point * grid.step_ns
             if ended and at_ns > everybody_ends_ns:
                 return
-            for node, snapshots in enumerate(self._by_node):
+            for node, snapshots in by_node:
                 if node not in self._finals and (not snapshots or snapshots[-1].time_ns <= at_ns):
                     return
-            current = {node: _last(snapshots, at_ns) for node, snapshots in enumerate(self._by_node)}
+            current = {node: _last(snapshots, at_ns) for node, snapshots in by_node}
             versions = [(message.round, message.time_ns) for message in current.values()]
             if versions != self._scored:
                 self._scored = versions
@@ -123,7 +138,7 @@ class Observer(Stateful):
             time_s=time_ns / NS_PER_S,
             **about,
             final=final,
-            models=self._n,
+            models=len(ordered),
             consensus=distance,
             **{f"test_{name}": value for name, value in scores.items()},
         )

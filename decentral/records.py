@@ -8,6 +8,8 @@ Every file starts with a ``header`` event and is valid up to any line, however i
 ``header``     ``v run arm seed node host pid algorithm nodes d metric higher_is_better shard start_unix_s``
 ``round``      ``node round time_s wall_s train_s wait_s train_loss`` + traffic counters
 ``evaluation`` ``node round time_s wall_s split samples final total_bytes test_loss test_<metric>...``
+``lost``       ``node peer time_s round``: from ``time_s`` on ``node`` goes on without ``peer``, whose process
+               has ended; noted at the end of ``round``
 ``end``        ``node round time_s wall_s reason model_sha256`` + traffic counters
 =============  ==========================================================================================
 
@@ -32,8 +34,8 @@ node of nominal speed has reached by then.
                jitter_s compute_s``
 ``uplink``     ``node rate_bps downlink_bps busy_s sent_bytes time_s utilisation``; a null rate is unlimited
 ``links``      ``node to`` and, as long as ``to`` (destinations), ``made delivered replaced dropped_flush
-               dropped_abort dropped_loss dropped_end in_flight``, and each with ``_bytes``; per link
-               made = delivered + replaced + all dropped + in_flight
+               dropped_abort dropped_loss dropped_end dropped_lost_node in_flight``, and each with ``_bytes``;
+               per link made = delivered + replaced + all dropped + in_flight
 ``transfer``   ``node to fragment tag start_s end_s bytes outcome`` of the first seconds, for the timeline
 ``end``        ``time_s reason cpu_s``
 =============  ==========================================================================================
@@ -42,7 +44,8 @@ Traffic counters are cumulative: ``made_bytes`` (payload put into the queue), ``
 transfer is over), ``dropped_bytes``, ``total_meta`` (header bytes really sent) and ``made sent received
 aggregated replaced discarded dropped`` (messages). ``staleness`` is the mean number of rounds
 between the making of a message and its aggregation in this round: 0 for synchronous algorithms, null if
-nothing was aggregated. An ``end`` also has ``refused_<reason>`` for every kind of frame that was refused.
+nothing was aggregated. An ``end`` also has ``refused_<reason>`` for every kind of frame that was refused, and
+where peers were lost ``missed``, their messages that the network delivered but whose content was lost too.
 ``round`` counts finished local rounds: the first ``round`` event has ``round = 1``, and an ``evaluation``
 with ``round = 0`` is the initial model. ``time_s`` is the run's own clock since the start barrier (emulated
 seconds under a virtual clock), ``wall_s`` real seconds since it; neither advances during evaluation.
@@ -63,7 +66,7 @@ from decentral.errors import PreflightError
 SCHEMA_VERSION = 1
 
 Value: TypeAlias = str | int | float | bool | list[int] | list[float] | None
-EventName: TypeAlias = Literal["header", "round", "evaluation", "end", "uplink", "links", "transfer"]
+EventName: TypeAlias = Literal["header", "round", "evaluation", "lost", "end", "uplink", "links", "transfer"]
 
 
 class Recorder(Protocol):

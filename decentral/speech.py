@@ -46,8 +46,8 @@ class Speech(NamedTuple):
         at_ns: the node's present; nothing in ``puts`` is earlier.
         puts: changes of its queue, in order of time, none later than the answer it asks for.
         tag: which arrivals count, with ``needed``.
-        needed: answer when so many messages with ``tag`` have arrived since the node last took them; 0: do
-            not wait for messages.
+        needed: answer when so many messages with ``tag`` have arrived since the last answer; 0: do not wait
+            for messages.
         wake_ns: answer then at the latest; ``INFINITE_NS`` with ``needed`` > 0: only on arrivals.
         then_ns: nothing is put for so long after the answer.
     """
@@ -80,7 +80,11 @@ class Totals(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """To a node: it is ``at_ns``; what arrived, what it serves, and which of its transfers have started."""
+    """To a node: it is ``at_ns``; what arrived, what it serves, and which of its transfers have started.
+
+    One that is neither ``complete`` nor as late as was asked for interrupts: a node was given up that what is
+    waited for may be due from. Who is interrupted may speak again at once.
+    """
 
     node: int
     at_ns: int
@@ -109,4 +113,15 @@ class Stop(NamedTuple):
     totals: Totals
 
 
-Telling: TypeAlias = Answer | Notice | Stop
+class Gone(NamedTuple):
+    """To a node, as soon as it is known: ``peer`` has ended, and nothing that it sent arrives any more.
+
+    In emulated time it is given up at ``at_ns``: until then nodes wait for it.
+    """
+
+    node: int
+    peer: int
+    at_ns: int
+
+
+Telling: TypeAlias = Answer | Notice | Stop | Gone

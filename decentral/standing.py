@@ -25,10 +25,10 @@ class Standing:
         speech: what it said last, until it is answered.
         waiting: for messages, at its present; it promises nothing.
         left: its rounds are over.
+        lost: it has ended; ``left`` too.
+        aware: how many lost nodes had been given up by its last answer.
         replies: answers to requests that were queued for it so far.
-        settled: tag of the last request whose answer it has waited for, in vain or not; later requests have
-            lesser tags.
-        counts: messages by tag that it has not waited for yet.
+        counts: messages by tag since its last answer.
         arrived: (sender, sequence) since its last answer.
         mailbox: bytes of the newest message by (sender, fragment) since its last answer.
         served: requests since it was last told of any.
@@ -40,12 +40,23 @@ class Standing:
     speech: Speech | None = None
     waiting: bool = False
     left: bool = False
+    lost: bool = False
+    aware: int = 0
     replies: int = 0
-    settled: int = ANY
     counts: dict[int, int] = field(default_factory=dict)
     arrived: list[tuple[int, int]] = field(default_factory=list)
     mailbox: dict[tuple[int, int], int] = field(default_factory=dict)
     served: list[Served] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """It waits for nothing any more, and needs nothing of what has arrived."""
+        self.version += 1
+        self.speech = None
+        self.waiting = False
+        self.left = True
+        self.arrived = []
+        self.mailbox.clear()
+        self.counts.clear()
 
     def check(self, node: int, does: str, at_ns: int) -> None:
         """Refuse what ``node`` does at ``at_ns`` out of turn or before its promise.

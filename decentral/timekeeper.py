@@ -6,26 +6,28 @@ how long it will do nothing after that answer (its next compute window). The las
 before the smallest promise of all nodes are final. A node that waits for a message promises nothing; its
 wake-up is discovered when the message arrives, and its promise then starts from there.
 
-Order at one instant t: 0 arrivals of transfers that ended before t; 1 answers; 2 what nodes put into their
-queues; 3 ends of transfers; 4 wake-ups by a message whose transfer ended at t (latency 0). So a message has
-arrived by t exactly if its transfer ended before t and end + latency <= t, and what somebody puts at t can
-neither be seen nor prevented by anything else at t, in whatever order nodes speak.
+Order at one instant t: 0 arrivals of transfers that ended before t, and lost nodes are given up; 1 answers;
+2 what nodes put into their queues; 3 ends of transfers; 4 wake-ups by a message whose transfer ended at t
+(latency 0). So a message has arrived by t exactly if its transfer ended before t and end + latency <= t, and
+what somebody puts at t can neither be seen nor prevented by anything else at t, in whatever order nodes
+speak.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, ClassVar, TypeAlias
 
 from decentral.checkpoint.state import Stateful
 from decentral.network.ledger import Ledger
 from decentral.network.links import Arrival, Item, Links
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, COMPUTING, Answer, Notice, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, COMPUTING, Role, Served, Speech, Telling
 from decentral.standing import Standing, check_speech, deadlock
+from decentral.tellings import Tellings
 
-_ANSWER, _PUT, _WAKE = 1, 2, 4
+_GIVE_UP, _ANSWER, _PUT, _WAKE = 0, 1, 2, 4
 _NEVER = (INFINITE_NS, 0)
 # As plain numbers: looking up a member of an enumeration costs more than all else that its use decides.
 _LATEST, _REQUEST, _REPLY, _PING = map(int, (Role.LATEST, Role.REQUEST, Role.REPLY, Role.PING))
@@ -45,16 +47,25 @@ class Timekeeper(Stateful):
         eager: per node, whether it sends payloads when it puts them (synchronous algorithms, which lose none)
             instead of when their transfers start.
         limit_ns: a node that is answered at or after this time has no further compute window.
+        patience_ns: for how long others wait for a lost node.
     """
 
     GIVEN: ClassVar[str] = "_limit_ns"
 
     def __init__(
-        self, links: Links, ledger: Ledger, *, eager: Sequence[bool], limit_ns: int = INFINITE_NS
+        self,
+        links: Links,
+        ledger: Ledger,
+        *,
+        eager: Sequence[bool],
+        limit_ns: int = INFINITE_NS,
+        patience_ns: int = 0,
     ) -> None:
         self._links = links
         self._ledger = ledger
         self._limit_ns = limit_ns
+        self._patience_ns = patience_ns
+        self._given_up = 0
         self._nodes = [Standing(each) for each in eager]
         self._promises = [(0, number) for number in range(len(eager))]
         self._agenda: list[_Event] = []
@@ -63,8 +74,7 @@ class Timekeeper(Stateful):
         self._end_ns = 0
         self._staying = len(eager)
         self._over = False
-        self._tellings: list[Telling] = []
-        self._needed: set[int] = set()
+        self._tellings = Tellings(links, self._nodes)
 
     @property
     def over(self) -> bool:
@@ -94,6 +104,8 @@ class Timekeeper(Stateful):
         """
         number, at_ns, puts, _, count, wake_ns, then_ns = speech
         node = self._nodes[number]
+        if node.lost:
+            return
         node.check(number, "speaks", at_ns)
         check_speech(speech)
         for put in puts:
@@ -115,17 +127,43 @@ class Timekeeper(Stateful):
             RunFailed: it breaks its promise.
         """
         node = self._nodes[number]
+        if node.lost:
+            return
         node.check(number, "leaves", at_ns)
-        node.left = True
-        node.arrived = []
-        node.mailbox.clear()
-        node.counts.clear()
+        node.forget()
         self._staying -= 1
         self._end_ns = max(self._end_ns, at_ns)
         if drop:
             self._order += 1
             heappush(self._agenda, (at_ns, _PUT, number, self._order, None))
         self._promise(number, node, INFINITE_NS)
+
+    def lose(self, number: int) -> int:
+        """Node ``number`` has ended where time is now; what it told and others have not seen is void.
+
+        What is on its way to it still uses the links and arrives at nobody. Those who wait for messages are
+        answered ``patience_ns`` later, so that they can go on without it.
+
+        Returns:
+            The emulated time of its loss.
+        """
+        node, now_ns = self._nodes[number], self.now_ns
+        if node.lost:
+            return now_ns
+        self._staying -= not node.left
+        node.lost = True
+        node.forget()
+        node.served = []
+        self._agenda[:] = [event for event in self._agenda if event[2] != number or event[1] == _GIVE_UP]
+        heapify(self._agenda)
+        self._promise(number, node, INFINITE_NS)
+        until_ns = now_ns + self._patience_ns
+        self._tellings.gone(number, until_ns)
+        if not self._over:
+            self._end_ns = max(self._end_ns, now_ns)
+            self._links.lose(now_ns, number)
+            heappush(self._agenda, (until_ns, _GIVE_UP, number, 0, None))
+        return now_ns
 
     def advance(self) -> list[Telling]:
         """Let time pass as far as the promises allow; returns what nodes are to be told, in order.
@@ -134,7 +172,7 @@ class Timekeeper(Stateful):
             Deadlock: every node waits for messages, and none is under way.
         """
         if self._over:
-            return []
+            return self._tellings.all()
         agenda, next_event, step = self._agenda, self._links.next_event, self._links.step
         final = self._final()
         while True:
@@ -152,10 +190,12 @@ class Timekeeper(Stateful):
                 for arrival in step():
                     self._arrive(arrival, event[1])
         if not self._staying:
-            self._stop()
+            self._over = True
+            self._links.close(self._end_ns)
+            self._tellings.stop(self._end_ns)
         elif final is _NEVER:
             raise deadlock(self._nodes)
-        return self._told()
+        return self._tellings.all()
 
     def _final(self) -> tuple[int, int]:
         """Events before this (time, class) are final."""
@@ -174,11 +214,15 @@ class Timekeeper(Stateful):
             else:
                 self._links.put(at_ns, number, what.items, flush=what.flush)
             return
+        if class_ == _GIVE_UP:
+            self._give_up(at_ns)
+            return
         node = self._nodes[number]
         speech = node.speech
         if order != node.version or speech is None:
             return
-        if what or at_ns >= speech.wake_ns or node.counts.get(speech.tag, 0) >= speech.needed:
+        enough = node.counts.get(speech.tag, 0) >= speech.needed
+        if what or enough or at_ns >= speech.wake_ns or node.aware < self._given_up:
             self._answer(number, node, speech, at_ns)
             return
         node.waiting = True
@@ -186,10 +230,20 @@ class Timekeeper(Stateful):
         if speech.wake_ns < INFINITE_NS:
             heappush(self._agenda, (speech.wake_ns, _ANSWER, number, order, True))
 
+    def _give_up(self, at_ns: int) -> None:
+        """A lost node is given up: who waits may have waited for it."""
+        self._given_up += 1
+        for number, node in enumerate(self._nodes):
+            if node.waiting and node.speech is not None:
+                self._answer(number, node, node.speech, at_ns)
+
     def _arrive(self, arrival: Arrival, class_: int) -> None:
         at_ns, sender, item = arrival
         number, nbytes, sequence, tag, fragment, role = item
         node = self._nodes[number]
+        if node.lost:
+            self._ledger.at_nobody(sender, number, nbytes)
+            return
         if role in _ASKING:
             self._serve(at_ns, sender, item)
         if role == _REQUEST or node.left:
@@ -202,8 +256,6 @@ class Timekeeper(Stateful):
             if key in mailbox:
                 self._ledger.replace(sender, number, mailbox[key])
             mailbox[key] = nbytes
-        elif node.settled <= tag < ANY:
-            return
         counts = node.counts
         counts[tag] = counts.get(tag, 0) + 1
         if node.waiting:
@@ -226,64 +278,18 @@ class Timekeeper(Stateful):
         self._links.put(at_ns, item.destination, [answer], flush=False)
 
     def _answer(self, number: int, node: Standing, speech: Speech, at_ns: int) -> None:
-        counts, tag = node.counts, speech.tag
-        complete = counts.get(tag, 0) >= speech.needed
-        counts.pop(ANY, None)
-        if complete:
-            counts.pop(tag, None)
-        if tag < ANY:
-            # A node waits for answers to its requests in their order: it has given up the earlier ones.
-            node.settled = tag
-            for earlier in [other for other in counts if tag <= other < ANY]:
-                del counts[earlier]
+        complete = node.counts.get(speech.tag, 0) >= speech.needed
+        node.counts.clear()
         node.waiting = False
         node.version += 1
         node.speech = None
-        self._promise(number, node, self._after(at_ns, speech.then_ns))
+        node.aware = self._given_up
+        interrupted = not complete and at_ns < speech.wake_ns
+        self._promise(number, node, at_ns if interrupted else self._after(at_ns, speech.then_ns))
         arrived, node.arrived = node.arrived, []
         if speech.tag != COMPUTING:
             node.mailbox.clear()
-        served, started = self._take(number, node)
-        self._tellings.append(Answer(number, at_ns, complete, arrived, served, started, self._totals(number)))
-        self._needed.update([sender for sender, _ in arrived], [each.requester for each in served])
-
-    def _take(self, number: int, node: Standing) -> tuple[list[Served], list[int]]:
-        served, node.served = node.served, []  # even if empty: inline, what is told stays this very list
-        started = self._links.started.pop(number, None)
-        if not started:
-            return served, []
-        # Answers to requests are given numbers here and sent when they start, whoever sends them.
-        return served, [sequence for sequence in started if sequence < 0] if node.eager else started
-
-    def _told(self) -> list[Telling]:
-        """What accumulated, and notices to those whose payloads it needs, and whose payloads those need."""
-        while self._needed:
-            needed, self._needed = self._needed, set()
-            for number in sorted(needed):
-                node = self._nodes[number]
-                if node.served or number in self._links.started:
-                    served, started = self._take(number, node)
-                    if served or started:
-                        self._tellings.append(Notice(number, served, started))
-                        self._needed.update([each.requester for each in served])
-        tellings, self._tellings = self._tellings, []
-        return tellings
-
-    def _stop(self) -> None:
-        self._over = True
-        self._links.close(self._end_ns)
-        last = [self._take(number, node) for number, node in enumerate(self._nodes)]
-        asking = {each.requester for served, _ in last for each in served}
-        for number, (served, started) in enumerate(last):
-            pushed = started if number in asking else []
-            self._tellings.append(Stop(number, self._end_ns, served, pushed, self._totals(number)))
-        self._needed.clear()
-
-    def _totals(self, number: int) -> Totals:
-        links = self._links
-        return Totals(
-            links.sent[number], links.sent_bytes[number], links.dropped[number], links.dropped_bytes[number]
-        )
+        self._tellings.answer(number, at_ns, complete, arrived)
 
     def _after(self, at_ns: int, then_ns: int) -> int:
         return at_ns if at_ns >= self._limit_ns else at_ns + then_ns

@@ -5,7 +5,8 @@ started, so that what a flush drops costs nothing but its entry. Synchronous nod
 needed, push at once. A payload that is here before its message has arrived in emulated time is held.
 
 No wait can go in a circle: a node waits for payloads of transfers and for answers to requests that lie before
-its present, and serves those before everything else.
+its present, and serves those before everything else. Payloads that ended with their sender are not waited
+for: once a grace is over, their messages are as if they had not arrived.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import ClassVar, TypeVar
 from decentral.checkpoint.state import Stateful
 from decentral.clock import NS_PER_S
 from decentral.errors import RunFailed
+from decentral.losses import Losses
 from decentral.medium import Outgoing, Poll, Server
 from decentral.messages import Message
 from decentral.network.links import Item
 from decentral.network.model import INFINITE_NS
 from decentral.payloads import Inbox, Outbox
-from decentral.speech import ANY, COMPUTING, Answer, Put, Role, Served, Speech, Stop, Totals
+from decentral.speech import ANY, COMPUTING, Answer, Gone, Put, Role, Served, Speech, Stop, Totals
 from decentral.wire import Heard, Wire
 
 T = TypeVar("T")
@@ -39,6 +41,11 @@ class VirtualMedium(Stateful):
         eager: push payloads when they are put (synchronous algorithms).
         limit_ns: the run's time limit, as the timekeeper knows it.
         payload_bytes: what a message weighs on the emulated network.
+
+    Attributes:
+        losses: peers that have ended.
+        missed: messages that arrived in emulated time, but whose payloads ended with their senders.
+        interrupted: whether the last ``wait`` ended early, because a lost peer was given up.
     """
 
     GIVEN: ClassVar[str] = "_node _wire _eager _limit_ns _payload_bytes _server"
@@ -53,6 +60,9 @@ class VirtualMedium(Stateful):
         payload_bytes: Callable[[Message], int] = attrgetter("nbytes"),
     ) -> None:
         self.totals = Totals(0, 0, 0, 0)
+        self.losses = Losses()
+        self.missed = 0
+        self.interrupted = False
         self._node = node
         self._wire = wire
         self._eager = eager
@@ -61,6 +71,7 @@ class VirtualMedium(Stateful):
         self._now_ns = 0
         self._promised_ns = 0
         self._then_ns = 0
+        self._wake_ns = 0
         self._puts: list[Put] = []
         self._sequence = 0
         self._last_put_ns = 0
@@ -147,7 +158,7 @@ class VirtualMedium(Stateful):
             numbered.append((destination, message._replace(sequence=sequence)))
         self._puts.append(Put(when_ns, flush, items))
         if self._eager:
-            self._wire.push(numbered)
+            self._push(numbered)
         else:
             for entry in numbered:
                 self._outbox.put(entry[1].sequence, entry)
@@ -187,7 +198,7 @@ class VirtualMedium(Stateful):
         """Go on serving until every node has left."""
         while self._stopped is None:
             # The others may be rounds behind; whether they live, the supervisor sees.
-            self._take(self._wire.next(True, lambda: "the end of the other nodes", patient=True))
+            self._next(lambda: "the end of the other nodes", patient=True)
             self._serve(wait=False)
         self._serve(wait=True)
         self._now_ns = self._stopped.at_ns if self._server is not None else self._now_ns
@@ -195,21 +206,24 @@ class VirtualMedium(Stateful):
 
     def _speak(self, *, wake_ns: int, tag: int = ANY, count: int = 0, then_ns: int = 0) -> None:
         puts, self._puts = self._puts, []
-        self._then_ns = then_ns
+        self._then_ns, self._wake_ns = then_ns, wake_ns
         self._wire.speak(Speech(self._node, self._now_ns, puts, tag, count, wake_ns, then_ns))
 
     def _hear(self, what: Callable[[], str]) -> list[Message]:
         while self._answer is None:
-            self._take(self._wire.next(True, what))
+            self._next(what)
             self._serve(wait=False)
         answer, self._answer = self._answer, None
         self._serve(wait=True)
         self._now_ns = answer.at_ns
-        self._promised_ns = answer.at_ns + (0 if answer.at_ns >= self._limit_ns else self._then_ns)
+        self.interrupted = not answer.complete and answer.at_ns < self._wake_ns
+        rests = answer.at_ns < self._limit_ns and not self.interrupted
+        self._promised_ns = answer.at_ns + (self._then_ns if rests else 0)
         self.totals = answer.totals
         if self._flush[0] <= answer.at_ns:
             self._outbox.forget(before=self._flush[1])
-        return [self._payload(sender, sequence) for sender, sequence in answer.arrived]
+        payloads = [self._payload(sender, sequence) for sender, sequence in answer.arrived]
+        return [each for each in payloads if each is not None]
 
     def _poll(self) -> None:
         while (heard := self._wire.next(False, str)) is not None:
@@ -221,6 +235,9 @@ class VirtualMedium(Stateful):
             return
         if isinstance(heard, list):
             self._inbox.put(heard)
+            return
+        if isinstance(heard, Gone):
+            self.losses.add(heard.peer, heard.at_ns, self._wire.lost(heard.peer))
             return
         if isinstance(heard, Answer):
             self._answer = heard
@@ -239,7 +256,12 @@ class VirtualMedium(Stateful):
             else:
                 ready.append(entry)
         if ready:
-            self._wire.push(ready)
+            self._push(ready)
+
+    def _push(self, outgoing: Sequence[Outgoing]) -> None:
+        if self.losses:
+            outgoing = [each for each in outgoing if each[0] not in self.losses]
+        self._wire.push(outgoing)
 
     def _serve(self, *, wait: bool) -> None:
         """Answer requests in their order, as far as their payloads are here, or all known now.
@@ -248,10 +270,14 @@ class VirtualMedium(Stateful):
         """
         for _ in range(len(self._unserved)):
             requester, request, reply, ping = self._unserved[0]
-            if not ping and not wait and not self._inbox.has(requester, request):
+            here = ping or self._inbox.has(requester, request)
+            if not here and not wait and not self.losses.silent(requester):
                 return
             message = None if ping else self._payload(requester, request)
             self._unserved.popleft()
+            if message is None and not ping:  # nor is its requester there to be answered
+                self._owed.discard(reply)
+                continue
             if self._server is None:
                 raise RunFailed(f"node {self._node} got a request of node {requester} but serves none")
             answer = self._server(requester, message)._replace(sequence=reply)
@@ -260,8 +286,16 @@ class VirtualMedium(Stateful):
                 self._owed.remove(reply)
                 self._start([reply])
 
-    def _payload(self, sender: int, sequence: int) -> Message:
-        """The payload of a message that has arrived in emulated time; it may have to come in real time."""
+    def _payload(self, sender: int, sequence: int) -> Message | None:
+        """The payload of a message that has arrived, once it is here; None if its sender took it along."""
         while (message := self._inbox.take(sender, sequence)) is None:
-            self._take(self._wire.next(True, lambda: f"the payload of message {sequence} of node {sender}"))
+            if self.losses.silent(sender):
+                self.missed += 1
+                return None
+            self._next(lambda: f"the payload of message {sequence} of node {sender}")
         return message
+
+    def _next(self, what: Callable[[], str], *, patient: bool = False) -> None:
+        """Block until something was heard or, in the grace after a peer was lost, until that is over."""
+        within_s = self.losses.grace_s() if self.losses else None
+        self._take(self._wire.next(True, what, patient=patient, within_s=within_s))

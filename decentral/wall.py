@@ -17,6 +17,7 @@ from decentral.clock import NS_PER_S, WallClock
 from decentral.downlink import Downlink
 from decentral.errors import RunFailed
 from decentral.fidelity import cpu_times, node_account
+from decentral.losses import Losses
 from decentral.mailbox import Mailbox
 from decentral.medium import Outgoing, Poll, Server
 from decentral.messages import Kind, Message
@@ -94,6 +95,9 @@ class WallMedium:
             sender=self._sender,
             released=released,
         )
+        self.losses = Losses()  # in real time a run ends with its first failure
+        self.missed = 0
+        self.interrupted = False
         self._server: Server | None = None
         self._sequence = 0
         self._answers = 0

@@ -43,9 +43,28 @@ class Wire(Protocol):
         """A snapshot to the observer; never blocks."""
         ...
 
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+    def lost(self, peer: int) -> float:
+        """``peer`` has ended: what it was still to be sent is forgotten.
+
+        Returns:
+            For how many real seconds payloads of it may still come.
+        """
+        ...
+
+    def next(
+        self,
+        block: bool,
+        what: Callable[[], str],
+        *,
+        patient: bool = False,
+        within_s: float | None = None,
+    ) -> Heard | None:
         """The next thing heard, the timekeeper's first; None if there is none and not ``block``.
 
-        ``patient`` waits however long it takes, beyond the liveness timeout.
+        Args:
+            block: wait for it.
+            what: words what is waited for.
+            patient: wait however long it takes, beyond the liveness timeout.
+            within_s: wait so many real seconds at most; None then.
         """
         ...

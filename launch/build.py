@@ -59,6 +59,14 @@ def limit_ns(workload: Workload) -> int:
     return INFINITE_NS if limit_s is None else round(limit_s * NS_PER_S)
 
 
+def failure_deadline_ns(workload: Workload) -> int:
+    """For how long in emulated time nodes wait for a lost one."""
+    deadline_s = workload.arm.run.failure_deadline_s
+    if deadline_s is None:
+        return workload.composition.compute.nominal_ns
+    return max(1, round(deadline_s * NS_PER_S))
+
+
 def build_medium(workload: Workload, node: int, wire: Wire) -> VirtualMedium:
     """Emulated time and network as node ``node`` of ``workload`` has them over ``wire``."""
     loaded = workload.loaded

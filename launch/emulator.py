@@ -10,7 +10,7 @@ from decentral.network.links import Links
 from decentral.network.log import Trace, describe, write_network_log
 from decentral.records import Recorder, Value
 from decentral.timekeeper import Timekeeper
-from launch.build import Workload, limit_ns, synchronous
+from launch.build import Workload, failure_deadline_ns, limit_ns, synchronous
 
 _TRACED_ROUNDS = 4
 """Nominal rounds whose transfers are kept for the timeline figure."""
@@ -38,7 +38,11 @@ class Emulation:
             **describe(composition.network, [compute.nominal_of_ns(node) for node in range(n)]),
         }
         self.timekeeper = Timekeeper(
-            self._links, ledger, eager=[synchronous(workload)] * n, limit_ns=limit_ns(workload)
+            self._links,
+            ledger,
+            eager=[synchronous(workload)] * n,
+            limit_ns=limit_ns(workload),
+            patience_ns=failure_deadline_ns(workload),
         )
 
     def state(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Swift:
                 refill(node.shuffled([(j, node.message(k, 0, whole)) for j in neighbors], k))
             if average:
                 kept.mailbox |= {message.sender: message for message in node.inqueue.peek_latest()}
-                node.update(mix, list(kept.mailbox.values()), whole)
+                node.update(mix, [each for j, each in kept.mailbox.items() if j not in node.lost], whole)
 
 
 ALGORITHM = Swift

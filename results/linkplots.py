@@ -20,6 +20,7 @@ _FATES = {
     "dropped_abort": ("dropped: abort", "#D55E00"),
     "dropped_loss": ("dropped: loss", "#CC79A7"),
     "dropped_end": ("dropped: end", "#777777"),
+    "dropped_lost_node": ("dropped: lost node", "#009E73"),
     "in_flight": ("in flight at the end", "#C8C8C8"),
 }
 _MARKERS = {UNLIMITED: "D", FAST: "o", ALIKE: "o", SLOW: "v"}

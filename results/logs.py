@@ -17,7 +17,7 @@ from decentral.records import SCHEMA_VERSION
 Event: TypeAlias = Mapping[str, Any]
 Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 
-KINDS = ("round", "evaluation", "end")
+KINDS = ("round", "evaluation", "lost", "end")
 _OF_A_ROUND = frozenset({"round", "evaluation"})
 _TEXT = frozenset({"split", "reason", "model_sha256", "outcome"})
 _PLAIN = frozenset({float, int, type(None)})

@@ -20,7 +20,7 @@ from results.jobs import Job, Problem
 from results.logs import Columns, Event, columns, read_log
 
 KINDS = ("uplink", "links", "transfer", "end")
-DROPS = ("dropped_flush", "dropped_abort", "dropped_loss", "dropped_end")
+DROPS = ("dropped_flush", "dropped_abort", "dropped_loss", "dropped_end", "dropped_lost_node")
 FATES = ("delivered", "replaced", *DROPS, "in_flight")
 LINK_COUNTERS = tuple(f"{name}{unit}" for unit in ("", "_bytes") for name in ("made", *FATES))
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -29,6 +29,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "transfer": ("to", "fragment", "tag", "start_s", "end_s", "bytes", "outcome"),
     "end": ("time_s", "reason", "cpu_s"),
 }
+_LATER = frozenset({"dropped_lost_node", "dropped_lost_node_bytes"})
+"""Fates that older logs do not know, where nothing had them."""
 _TEXT = frozenset({"arm", "outcome", "reason"})
 _WHOLE = frozenset({"seed", "node", "to", *LINK_COUNTERS})
 
@@ -141,7 +143,7 @@ def _links(event: Event) -> Columns | str:
         return "node is no number"
     row: Columns = {}
     for name in ("to", *LINK_COUNTERS):
-        values = event.get(name)
+        values = event.get(name, [0] * len(event["to"]) if name in _LATER and row else None)
         if not isinstance(values, list):
             return f"{name!r} is no list"
         try:

@@ -22,6 +22,7 @@ FATES = (
     "dropped_abort",
     "dropped_loss",
     "dropped_end",
+    "dropped_lost_node",
     "in_flight",
 )
 

@@ -38,12 +38,13 @@ def network(
 
 
 def keep(
-    model: NetworkModel, *, eager: bool = False, limit_ns: int = INFINITE_NS
+    model: NetworkModel, *, eager: bool = False, limit_ns: int = INFINITE_NS, patience_ns: int = 0
 ) -> tuple[Timekeeper, Links, Ledger]:
     """A timekeeper of ``model`` and what it keeps."""
     ledger = Ledger(model.n)
     links = Links(model, ledger)
-    return Timekeeper(links, ledger, eager=[eager] * model.n, limit_ns=limit_ns), links, ledger
+    made = Timekeeper(links, ledger, eager=[eager] * model.n, limit_ns=limit_ns, patience_ns=patience_ns)
+    return made, links, ledger
 
 
 def item(to: int, nbytes: int, sequence: int, role: Role = Role.LATEST, *, tag: int = 0, k: int = 0) -> Item:
@@ -171,8 +172,9 @@ class Jumbled(Scheduler):
         observe: Callable[[Message], None],
         run: bytes,
         saving: Saving | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(timekeeper, observe, run, saving)
+        super().__init__(timekeeper, observe, run, saving, **settings)
         self.random = random.Random(self.seed)
         self._ready: deque[int] = _Shuffled(self.random)
 

@@ -150,6 +150,9 @@ class RunSettings(Settings):
 
     A run ends after ``max_rounds`` local rounds of every node or after ``time_limit_s``, whichever comes
     first. Seconds are those of ``clock``: emulated ones under the virtual clock, real ones under the wall's.
+
+    With ``on_node_failure = "continue"`` the loss of a node does not end the run: the others wait for it for
+    another ``failure_deadline_s`` (default: one nominal compute time) and go on without it.
     """
 
     max_rounds: Annotated[int, Field(ge=1, examples=[60])] | None = None
@@ -159,12 +162,24 @@ class RunSettings(Settings):
     init: Annotated[str, AfterValidator(_init)] = "common"
     liveness_timeout_s: Annotated[float, Field(ge=0.1, le=1e6, examples=[300.0])] = 300.0
     save_models: bool = True
+    on_node_failure: Literal["stop", "continue"] = "stop"
+    failure_deadline_s: Annotated[float, Field(gt=0, le=1e9, examples=[5.0])] | None = None
 
     @model_validator(mode="after")
     def _some_end(self) -> RunSettings:
         if self.max_rounds is None and self.time_limit_s is None:
             step = "add for example max_rounds = 60"
             raise refusal("max_rounds or time_limit_s is required", step, "max_rounds", incomplete=True)
+        return self
+
+    @model_validator(mode="after")
+    def _losses(self) -> RunSettings:
+        if self.on_node_failure == "continue" and self.clock == "wall":
+            expectation = 'nodes go on without a lost one in emulated time only, and run.clock is "wall"'
+            raise refusal(expectation, 'use "stop", or clock = "virtual"', "on_node_failure", "continue")
+        if self.on_node_failure == "stop" and self.failure_deadline_s is not None:
+            expectation = 'has a meaning with on_node_failure = "continue" only'
+            raise refusal(expectation, "add that key or remove this one", "failure_deadline_s")
         return self
 
     @property

@@ -12,9 +12,10 @@ from decentral.checkpoint.state import Stateful
 from decentral.errors import DecentralError
 from decentral.network.model import Item
 
-Reason: TypeAlias = Literal["flush", "abort", "loss", "end"]
-REASONS: tuple[Reason, ...] = ("flush", "abort", "loss", "end")
-"""Why a message was dropped: unsent at a flush, cut by a flush, lost on the link, unsent at the end."""
+Reason: TypeAlias = Literal["flush", "abort", "loss", "end", "lost_node"]
+REASONS: tuple[Reason, ...] = ("flush", "abort", "loss", "end", "lost_node")
+"""Why a message was dropped: unsent at a flush, cut by a flush, lost on the link, unsent at the end; not yet
+there when its sender was lost, or arrived at a lost node."""
 
 
 class Tally(Stateful):
@@ -110,6 +111,10 @@ class Ledger(Stateful):
                 f"but {messages} of {by_bytes} bytes in all are delivered; replace a message once, after it "
                 "arrived"
             )
+
+    def at_nobody(self, sender: int, destination: int, nbytes: int) -> None:
+        """What was delivered just now came to a lost node: move it to ``dropped["lost_node"]``."""
+        self.delivered.move(sender, destination, nbytes, self.dropped["lost_node"])
 
     def in_flight(self, sender: int) -> NDArray[np.int64]:
         """Messages and bytes made of which nothing became yet: queued, in progress or travelling.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import ClassVar
 
 from decentral.checkpoint.state import Stateful
@@ -105,7 +105,7 @@ class Links(Stateful):
             self._drop_queue(sender, "flush")
             if self.model.abort_on_flush:
                 for flow in list(self._active[sender].values()):
-                    self._abort(now_ns, flow)
+                    self._abort(now_ns, flow, "abort")
         if items:
             self.ledger.made.add_all(sender, items)
             self._queues[sender].extend(items)
@@ -115,6 +115,18 @@ class Links(Stateful):
         """Drop what ``sender`` has queued (reason ``end``); its transfers in progress go on."""
         self._advance(now_ns)
         self._drop_queue(sender, "end")
+
+    def lose(self, now_ns: int, sender: int) -> None:
+        """``sender`` is lost: of what it has sent, what has not arrived never will (reason ``lost_node``)."""
+        self._advance(now_ns)
+        self._drop_queue(sender, "lost_node")
+        for flow in list(self._active[sender].values()):
+            self._abort(now_ns, flow, "lost_node")
+        for _, _, _, item in [each for each in self._arrivals if each[1] == sender and each[0] < INFINITE_NS]:
+            self.ledger.dropped["lost_node"].add(sender, item.destination, item.nbytes)
+        self._arrivals = [each for each in self._arrivals if each[1] != sender or each[0] >= INFINITE_NS]
+        heapify(self._arrivals)
+        self.started.pop(sender, None)
 
     def close(self, now_ns: int) -> None:
         """End of the run: what is queued is dropped (reason ``end``), the rest stays in flight for good."""
@@ -256,12 +268,12 @@ class Links(Stateful):
         if not active:
             self.busy_ns[sender] += now_ns - self._busy_since_ns[sender]
 
-    def _abort(self, now_ns: int, flow: Flow) -> None:
+    def _abort(self, now_ns: int, flow: Flow, reason: Reason) -> None:
         sender, item = flow.sender, flow.item
         self.sent_bits[sender] += int(flow.bits - self._flows.left(now_ns, flow))
         self._flows.cut(now_ns, flow)
         self._leave(now_ns, sender, item.destination)
-        self._count_dropped(sender, (item,), "abort")
+        self._count_dropped(sender, (item,), reason)
         if self._trace is not None:
             self._trace(Transfer(sender, item, flow.start_ns, now_ns, "aborted"))
 

@@ -50,8 +50,8 @@ class Arrival(NamedTuple):
 class Transfer(NamedTuple):
     """A transfer that ended: from taking the sender's slot until leaving it, before the latency.
 
-    ``outcome`` is ``"delivered"`` (it arrives a latency later), ``"aborted"`` (a flush cut it at ``end_ns``)
-    or ``"lost"`` (it used the link, it never arrives).
+    ``outcome`` is ``"delivered"`` (it arrives a latency later), ``"aborted"`` (a flush, or the loss of its
+    sender, cut it at ``end_ns``) or ``"lost"`` (it used the link, it never arrives).
     """
 
     sender: int

@@ -16,12 +16,12 @@ import msgpack
 from decentral.checkpoint import words
 from decentral.errors import Deadlock, WireError
 from decentral.network.model import INFINITE_NS, Item
-from decentral.speech import Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import Answer, Gone, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
 
 Leave: TypeAlias = tuple[int, int, bool]
 """(node, at_ns, drop)."""
 
-_SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP, _DEADLOCK = range(6)
+_SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP, _DEADLOCK, _GONE = range(7)
 _MAX_LIST = 1 << 16
 """Most changes of a queue in one speech."""
 _FAILURES = (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException, RecursionError)
@@ -91,6 +91,8 @@ def encode_telling(telling: Telling) -> bytes:
             )
         case Notice():
             fields = (_NOTICE, *_common(telling.served, telling.started))
+        case Gone():
+            fields = (_GONE, telling.peer, telling.at_ns)
         case Stop():
             fields = (
                 _STOP,
@@ -130,6 +132,9 @@ def decode_telling(node: int, data: bytes) -> Telling | words.Order:
         if what == _NOTICE:
             served, started = fields
             return Notice(node, _served(served), _listed(started))
+        if what == _GONE:
+            peer, at_ns = fields
+            return Gone(node, _whole(peer), _whole(at_ns))
         if what == _STOP:
             at_ns, served, started, totals = fields
             return Stop(node, _whole(at_ns), _served(served), _listed(started), _totals(totals))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from math import ceil, inf
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,6 +26,8 @@ from decentral.transports.zeromq import ZmqTransport, check_ipc_path
 from decentral.wire import Heard
 
 Save: TypeAlias = Callable[[int, Sequence[list[Message]]], words.Saved]
+GRACE_S = 2.0
+"""What a node sent just before it ended may still come for so long, as host and network may be busy."""
 TIMEKEEPER = "timekeeper"
 """Name of its socket in the run's folder."""
 
@@ -122,7 +125,19 @@ class ZmqWire:
         """A snapshot to the observer."""
         self._transport.send([(self._observer, [message])])
 
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+    def lost(self, peer: int) -> float:
+        """Forget what ``peer`` was to be sent."""
+        self._transport.disconnect(peer)
+        return GRACE_S
+
+    def next(
+        self,
+        block: bool,
+        what: Callable[[], str],
+        *,
+        patient: bool = False,
+        within_s: float | None = None,
+    ) -> Heard | None:
         """The next thing heard, the timekeeper's first.
 
         Raises:
@@ -144,18 +159,25 @@ class ZmqWire:
                 return payloads
             if not block:
                 return None
-            self._await(what, patient=patient)
+            if not self._await(what, patient=patient, within_s=within_s):
+                return None
 
     @property
     def _told(self) -> bool:
         return bool(int(self._control.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
-    def _await(self, what: Callable[[], str], *, patient: bool) -> None:
-        if not self._poller.poll(None if patient else int(self._timeout_s * 1000)):
+    def _await(self, what: Callable[[], str], *, patient: bool, within_s: float | None = None) -> bool:
+        """Whether there is something to be read, as there is sooner or later unless ``within_s`` is over."""
+        timeout_s = inf if patient else self._timeout_s
+        wait_s = timeout_s if within_s is None else min(within_s, timeout_s)
+        soon = wait_s < timeout_s
+        ready = self._poller.poll(None if wait_s == inf else ceil(wait_s * 1000))
+        if not ready and not soon:
             raise StalledError(
                 f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
                 f"{what()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
             )
+        return bool(ready)
 
     def _stand_still(self) -> None:
         """Until a checkpoint is made, or given up; what comes meanwhile is heard afterwards.

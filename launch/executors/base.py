@@ -30,12 +30,28 @@ class Job:
     resumed: Checkpoint | None = None
 
 
+FEWEST_NODES = 2
+"""With fewer a run cannot go on."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A node that the others went on without: when in rounds of its own and in emulated time, and why."""
+
+    node: int
+    host: str
+    cause: str
+    round: int
+    time_s: float | None = None
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it.
 
     ``distrust`` says why a run in real time is not to be trusted (``decentral.fidelity``); ``placement``, by
-    host, which nodes ran there, e.g. ``0-15, 20``; it is empty where none did.
+    host, which nodes ran there, e.g. ``0-15, 20``; it is empty where none did; ``lost``, which nodes the others
+    went on without.
     """
 
     state: JobState
@@ -43,6 +59,7 @@ class Outcome:
     exit_code: int = 0
     distrust: tuple[str, ...] = ()
     placement: Mapping[str, str] = field(default_factory=dict)
+    lost: tuple[Loss, ...] = ()
 
 
 class Interruption:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import resource
 import secrets
 import traceback
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from decentral.clock import NS_PER_S
 from decentral.errors import ConfigError, DecentralError, Interrupted, PreflightError, RunFailed
 from decentral.following import Listener
 from decentral.inline import InlineWire, Scheduler
@@ -29,7 +31,7 @@ from launch.build import (
 )
 from launch.display import Display
 from launch.emulator import Emulation
-from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.base import FEWEST_NODES, Interruption, Job, Loss, Outcome
 from launch.executors.inline_checkpoints import InlineCheckpoints
 from launch.process import save_model
 
@@ -83,6 +85,7 @@ class InlineRun:
     Attributes:
         recorders: as given.
         participants: those that have been built so far.
+        lost: nodes that failed and that the others went on without.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class InlineRun:
         self.recorders = recorders
         self._listener = listener
         self.participants: list[Participant] = []
+        self.lost: list[Loss] = []
 
     def run(self, interruption: Interruption) -> None:
         """Build the nodes and run them to their end; ``network`` is complete then, also after an error.
@@ -111,7 +115,18 @@ class InlineRun:
         run = secrets.token_bytes(RUN_ID_BYTES)
         observer = build_observer(workload, recorders.metrics, resumed=resumed)
         emulation = Emulation(workload, run)
-        scheduler = Scheduler(emulation.timekeeper, observer.add, run, checkpoints)
+
+        def lose(node: int, error: Exception, at_ns: int) -> None:
+            self._lose(node, error, at_ns)
+            observer.lose(node)
+
+        scheduler = Scheduler(
+            emulation.timekeeper,
+            observer.add,
+            run,
+            checkpoints,
+            lost=lose if workload.arm.run.on_node_failure == "continue" else None,
+        )
         if checkpoints is not None:
             checkpoints.begin(workload, emulation, observer, recorders.metrics, scheduler)
             if resumed:
@@ -141,11 +156,28 @@ class InlineRun:
             raise
         emulation.write(recorders.network, "done", 0.0)
 
+    @property
+    def whole(self) -> dict[int, Participant]:
+        """By number, the nodes that are not lost."""
+        gone = {loss.node for loss in self.lost}
+        return {i: made for i, made in enumerate(self.participants) if i not in gone}
+
     def finish(self, reason: str) -> None:
         """Write how it ended into every node's log."""
-        for participant in self.participants:
+        for participant in self.whole.values():
             with suppress(PreflightError):  # the disk may be what failed
                 participant.node.finish(reason)
+
+    def _lose(self, node: int, error: Exception, at_ns: int) -> None:
+        """A node has failed; with fewer than two left so has the run."""
+        if len(self.whole) <= FEWEST_NODES:
+            raise error
+        made = self.participants[node].node
+        with suppress(PreflightError):
+            made.finish("failed")
+        last = "".join(traceback.format_exception_only(error)).strip()
+        cause = str(error) if isinstance(error, DecentralError) else last
+        self.lost.append(Loss(node, platform.node(), cause, made.finished, at_ns / NS_PER_S))
 
 
 class InlineExecutor:
@@ -180,7 +212,7 @@ class InlineExecutor:
                 last = "".join(traceback.format_exception_only(error)).strip()
                 outcome = Outcome("failed", f"{last}\n{traceback.format_exc()}", RunFailed.exit_code)
             else:
-                return Outcome("done")
+                return Outcome("done", lost=tuple(made.lost))
             if made is not None:
                 made.finish(outcome.state)
             return outcome
@@ -214,7 +246,7 @@ class InlineExecutor:
 
 def _keep(made: InlineRun, job: Job) -> None:
     """What a run that came to its end leaves behind."""
-    for i, participant in enumerate(made.participants):
+    for i, participant in made.whole.items():
         if job.arm.run.save_models:
             save_model(job.folder.model(i), participant.node.x)
         participant.node.finish("done")

@@ -55,6 +55,7 @@ def test_rows_for_the_log() -> None:
         "dropped_abort": [0, 0], "dropped_abort_bytes": [0, 0],
         "dropped_loss": [0, 0], "dropped_loss_bytes": [0, 0],
         "dropped_end": [0, 0], "dropped_end_bytes": [0, 0],
+        "dropped_lost_node": [0, 0], "dropped_lost_node_bytes": [0, 0],
         "in_flight": [2, 1], "in_flight_bytes": [25, 30],
     }  # fmt: skip
     assert rows[1] == expected

@@ -167,14 +167,22 @@ def test_synchronous_rounds_follow_their_recursion(
 
     def rounds(i: int) -> Script:
         now = 0
+        missing = [degree] * len(computes)  # messages of a round that are still to come
+
+        def note(answer: Answer) -> int:
+            for _, sequence in answer.arrived:
+                missing[(sequence - 1) // degree] -= 1
+            return answer.at_ns
+
         for t, compute in enumerate(computes):
-            yield until(i, now, now + compute[i])
-            now += compute[i]
+            now = note((yield until(i, now, now + compute[i])))
             out = [
                 item((i + m) % n, size, t * degree + m, Role.KEEP, tag=t, k=m) for m in range(1, degree + 1)
             ]
             then = computes[t + 1][i] if t + 1 < len(computes) else 0
-            now = (yield forever(i, now, Put(now, False, out), tag=t, count=degree, then_ns=then)).at_ns
+            wake = INFINITE_NS if missing[t] else now
+            speech = Speech(i, now, [Put(now, False, out)], t, missing[t], wake, then)
+            now = note((yield speech))
         yield Leave(now, False)
 
     def skipping(script: Script) -> Script:
@@ -182,7 +190,7 @@ def test_synchronous_rounds_follow_their_recursion(
         answer = yield next(script)
         while True:
             word = script.send(answer)
-            if isinstance(word, Speech) and not word.needed:
+            if isinstance(word, Speech) and not word.puts:
                 word = script.send(Answer(word.node, word.wake_ns, True, [], [], [], answer.totals))
             answer = yield word
 

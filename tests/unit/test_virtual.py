@@ -113,14 +113,18 @@ def test_rounds_in_step(eager: bool, jumble: int | None) -> None:
     def node(me: int, compute_ns: int) -> Callable[[VirtualMedium], None]:
         def body(medium: VirtualMedium) -> None:
             early: dict[int, list[float]] = {}
-            for t in range(4):
-                _, got = medium.compute(train, compute_ns)
-                medium.put([to(1 - me, 40, sender=me, round_=t, value=t)], role=Role.KEEP)
-                then = compute_ns if t < 3 else 0
-                got += medium.wait(tag=t, count=1, until_ns=INFINITE_NS, then_ns=then, what=words)
+
+            def keep(got: list[Message]) -> None:
                 for sender, round_, value in content(got):
                     assert sender == 1 - me
                     early.setdefault(round_, []).append(value)
+
+            for t in range(4):
+                keep(medium.compute(train, compute_ns)[1])
+                medium.put([to(1 - me, 40, sender=me, round_=t, value=t)], role=Role.KEEP)
+                then, count = compute_ns if t < 3 else 0, int(t not in early)
+                until_ns = INFINITE_NS if count else medium.now_ns()
+                keep(medium.wait(tag=t, count=count, until_ns=until_ns, then_ns=then, what=words))
                 assert early.pop(t) == [t]
                 times[me].append(medium.now_ns())
 
