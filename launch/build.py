@@ -61,10 +61,8 @@ def limit_ns(workload: Workload) -> int:
 
 def failure_deadline_ns(workload: Workload) -> int:
     """For how long in emulated time nodes wait for a lost one."""
-    deadline_s = workload.arm.run.failure_deadline_s
-    if deadline_s is None:
-        return workload.composition.compute.nominal_ns
-    return max(1, round(deadline_s * NS_PER_S))
+    given_s, nominal_ns = workload.arm.run.failure_deadline_s, workload.composition.compute.nominal_ns
+    return nominal_ns if given_s is None else max(1, round(given_s * NS_PER_S))
 
 
 def build_medium(workload: Workload, node: int, wire: Wire) -> VirtualMedium:

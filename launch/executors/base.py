@@ -50,8 +50,8 @@ class Outcome:
     """How a job ended: ``done``, ``failed`` or ``interrupted``, the first cause, and the exit code for it.
 
     ``distrust`` says why a run in real time is not to be trusted (``decentral.fidelity``); ``placement``, by
-    host, which nodes ran there, e.g. ``0-15, 20``; it is empty where none did; ``lost``, which nodes the others
-    went on without.
+    host, which nodes ran there, e.g. ``0-15, 20``; it is empty where none did; ``lost``, which nodes the
+    others went on without.
     """
 
     state: JobState

@@ -116,7 +116,7 @@ def check(made: Arm, folder: Path, outcome: Outcome) -> Counter[str]:
     assert metrics[-1]["final"]
     assert metrics[-1]["models"] >= made.nodes - len(lost)
     assert np.isfinite(metrics[-1]["test_loss"])
-    assert [line["models"] for line in metrics][0] >= made.nodes - len(lost)
+    assert metrics[0]["models"] >= made.nodes - len(lost)
     return total
 
 

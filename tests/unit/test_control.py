@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from decentral.errors import WireError
 from decentral.network.links import Item
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
 from decentral.transports.control import (
     decode_from_node,
     decode_telling,
@@ -45,6 +45,7 @@ TELLINGS: st.SearchStrategy[Telling] = st.one_of(
     ),
     st.builds(Notice, NODE, SERVED, STARTED),
     st.builds(Stop, NODE, TIME, SERVED, STARTED, TOTALS),
+    st.builds(Gone, NODE, NODE, TIME),
 )
 
 

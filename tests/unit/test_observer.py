@@ -247,6 +247,68 @@ def test_the_grid_does_not_depend_on_who_is_faster_in_real_time(
     assert sum(bool(event["final"]) for event in recorder.events) == 1
 
 
+def test_rounds_without_a_lost_node() -> None:
+    """What it has shown counts; the others are waited for as ever, and the last score is theirs."""
+    made, evaluation, recorder = observer(3)
+    for node in (0, 1, 2):
+        made.add(snapshot(node, 0, [float(node)]))
+    made.add(snapshot(2, 5, [9.0]))
+    made.add(snapshot(0, 5, [3.0]))
+    made.lose(2)
+    assert len(recorder.events) == 1
+    made.add(snapshot(1, 5, [6.0]))
+    made.add(snapshot(0, 10, [4.0]))
+    made.add(snapshot(1, 10, [6.0]))
+    for node in (0, 1):
+        assert not made.complete
+        made.add(snapshot(node, 11, [float(node)], Kind.FINAL))
+    assert made.complete
+    assert [(event["round"], event["models"]) for event in recorder.events] == [
+        (0, 3),
+        (5, 3),
+        (10, 2),
+        (11, 2),
+    ]
+    assert [float(x[0]) for x, _ in evaluation.seen] == [1.0, 6.0, 5.0, 0.5]
+
+
+def test_a_loss_completes_what_waited_for_the_lost_node_alone() -> None:
+    made, _, recorder = observer(2)
+    made.add(snapshot(0, 0, [1.0]))
+    made.add(snapshot(0, 1, [2.0], Kind.FINAL))
+    made.lose(1)
+    assert made.complete
+    assert [(event["round"], event["models"]) for event in recorder.events] == [(0, 1), (1, 1)]
+
+
+def test_a_node_that_is_lost_after_its_final_model_counts() -> None:
+    made, _, recorder = observer(2)
+    made.add(snapshot(1, 1, [4.0], Kind.FINAL))
+    made.lose(1)
+    assert not made.complete
+    made.add(snapshot(0, 1, [2.0], Kind.FINAL))
+    assert made.complete
+    assert recorder.events[-1]["models"] == 2
+
+
+def test_the_grid_goes_on_without_a_lost_node() -> None:
+    made, _, recorder = observer(2, GRID)
+    for node in range(2):
+        made.add(seconds(node, 0, 0.0, float(node)))
+        made.add(seconds(node, 5, 1.0, 10.0 + node))
+    made.add(seconds(0, 10, 2.0, 30.0))
+    made.lose(1)
+    made.lose(1)
+    made.add(seconds(0, 12, 2.5, 40.0, Kind.FINAL))
+    assert made.complete
+    assert [(event["time_s"], event["models"]) for event in recorder.events] == [
+        (0.0, 2),
+        (1.0, 1),
+        (2.0, 1),
+        (2.5, 1),
+    ]
+
+
 def test_only_what_can_still_count_is_kept() -> None:
     made, _, _ = observer(2, GRID)
     for t in range(200):
