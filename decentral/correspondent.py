@@ -6,7 +6,7 @@ The half of ``decentral.node.Node`` that concerns others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -150,13 +150,13 @@ class Correspondent:
         self.outqueue.put(outgoing, role=Role.KEEP)
         wanted = Counter(expected)
         while True:
-            wanted = self._without(self.lost, t, wanted)
+            wanted = self.inqueue.due(t, wanted, self.lost)
             missing_now = max(0, wanted.total() - self.inqueue.arrived(t))
             until_ns = self._schedule.limit_ns if missing_now else self._now()
             self._wait(t, missing_now, until_ns, partial(self._missing_text, t, wanted))
             if not self._medium.interrupted:
                 break
-        wanted = self._without(self._medium.losses, t, wanted)  # what arrived, but without its content
+        wanted = self.inqueue.due(t, wanted, self._medium.losses)  # what arrived, but without its content
         if self.inqueue.arrived(t) < (number := wanted.total()) or self._now() > self._schedule.limit_ns:
             raise TimeIsUp
         missing = self.inqueue.missing(t, wanted)
@@ -289,13 +289,6 @@ class Correspondent:
             outgoing = self._timer[2](self._ticks)
             self.outqueue.put([outgoing], role=Role.LATEST, at_ns=self._next_tick_ns())
             self._ticks += 1
-
-    def _without(self, lost: Container[int], t: int, wanted: Counter[Key]) -> Counter[Key]:
-        """``wanted`` of round ``t`` without what is not here of ``lost`` peers."""
-        if not self._medium.losses:
-            return wanted
-        missing = self.inqueue.missing(t, wanted)
-        return wanted - Counter({key: count for key, count in missing.items() if key[0] in lost})
 
     def _missing_text(self, t: int, wanted: Counter[Key]) -> str:
         missing = self.inqueue.missing(t, wanted)

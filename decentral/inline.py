@@ -180,6 +180,7 @@ class Scheduler:
         # Whom a deadlock is told is no cause of it.
         if self._lost is None or isinstance(error, Deadlock) or not isinstance(error, Exception):
             raise error
+        self._saving = None  # a checkpoint would lack a node
         self._lost(node, error, self.timekeeper.lose(node))
         self.advance()
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+
+from decentral.checkpoint.state import Stateful
 
 
-class Losses(Mapping[int, int]):
+class Losses(Stateful, Mapping[int, int]):
     """Lost peers, each with the emulated time from which on nothing is expected of it.
 
     Args:
         clock: real seconds.
     """
+
+    GIVEN: ClassVar[str] = "_clock"
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

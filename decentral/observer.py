@@ -52,7 +52,7 @@ class Observer(Stateful):
         grid: common instants; None for algorithms whose nodes go round by round.
     """
 
-    GIVEN: ClassVar[str] = "_n _evaluation _recorder _grid"
+    GIVEN: ClassVar[str] = "_evaluation _recorder _grid"
 
     def __init__(
         self, *, n: int, evaluation: Evaluation, recorder: Recorder, grid: Grid | None = None

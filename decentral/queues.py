@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -136,6 +136,13 @@ class InQueue(Stateful):
     def missing(self, round_: int, expected: Counter[Key]) -> Counter[Key]:
         """What of ``expected`` has not arrived yet."""
         return expected - Counter(map(_key, self._rounds.get(round_, ())))
+
+    def due(self, round_: int, expected: Counter[Key], lost: Collection[int]) -> Counter[Key]:
+        """``expected`` of ``round_`` without what is not here of ``lost`` senders."""
+        if not lost:
+            return expected
+        missing = self.missing(round_, expected)
+        return expected - Counter({key: count for key, count in missing.items() if key[0] in lost})
 
     def take_round(self, round_: int) -> list[Message]:
         """Remove and return all messages of ``round_``, sorted by (sender, fragment)."""

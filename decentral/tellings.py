@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+from decentral.checkpoint.state import Stateful
 from decentral.network.links import Links
 from decentral.speech import Answer, Gone, Notice, Served, Stop, Telling, Totals
 from decentral.standing import Standing
 
 
-class Tellings:
+class Tellings(Stateful):
     """Collects what is to be told, in order.
 
     Args:
         links: whose started transfers their senders are told of.
         nodes: what each serves.
     """
+
+    GIVEN: ClassVar[str] = "_links _nodes"
 
     def __init__(self, links: Links, nodes: Sequence[Standing]) -> None:
         self._links = links

@@ -50,7 +50,7 @@ class Timekeeper(Stateful):
         patience_ns: for how long others wait for a lost node.
     """
 
-    GIVEN: ClassVar[str] = "_limit_ns"
+    GIVEN: ClassVar[str] = "_limit_ns _patience_ns"
 
     def __init__(
         self,
@@ -139,13 +139,10 @@ class Timekeeper(Stateful):
         self._promise(number, node, INFINITE_NS)
 
     def lose(self, number: int) -> int:
-        """Node ``number`` has ended where time is now; what it told and others have not seen is void.
+        """Node ``number`` has ended; what it told and others have not seen is void. Returns the time of it.
 
         What is on its way to it still uses the links and arrives at nobody. Those who wait for messages are
         answered ``patience_ns`` later, so that they can go on without it.
-
-        Returns:
-            The emulated time of its loss.
         """
         node, now_ns = self._nodes[number], self.now_ns
         if node.lost:

@@ -41,11 +41,6 @@ class VirtualMedium(Stateful):
         eager: push payloads when they are put (synchronous algorithms).
         limit_ns: the run's time limit, as the timekeeper knows it.
         payload_bytes: what a message weighs on the emulated network.
-
-    Attributes:
-        losses: peers that have ended.
-        missed: messages that arrived in emulated time, but whose payloads ended with their senders.
-        interrupted: whether the last ``wait`` ended early, because a lost peer was given up.
     """
 
     GIVEN: ClassVar[str] = "_node _wire _eager _limit_ns _payload_bytes _server"

@@ -205,7 +205,18 @@ class Memory:
         self._shown += not self._lingers
         self._wire.observe(message)
 
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+    def lost(self, peer: int) -> float:
+        """A peer has ended; no checkpoint follows."""
+        return self._wire.lost(peer)
+
+    def next(
+        self,
+        block: bool,
+        what: Callable[[], str],
+        *,
+        patient: bool = False,
+        within_s: float | None = None,
+    ) -> Heard | None:
         """The next thing heard, what was heard before the checkpoint first."""
         if self._read < len(self._heard):
             after, heard = self._heard[self._read]
@@ -218,7 +229,7 @@ class Memory:
             if block:
                 raise self._otherwise(f"waits for {what()}")
             return None
-        new = self._wire.next(block, what, patient=patient)
+        new = self._wire.next(block, what, patient=patient, within_s=within_s)
         if new is not None and not self._lingers:
             self._heard.append((self._told, new))
             self._read += 1
