@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from decentral.config.problems import shown
-from decentral.config.schema import NAME_LENGTH, Settings, refusal
+from decentral.config.schema import Settings
+from decentral.config.values import NAME_LENGTH, refusal
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")

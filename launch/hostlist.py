@@ -8,7 +8,7 @@ from itertools import product
 from math import prod
 
 from decentral.config.problems import sentence
-from decentral.config.schema import NAME_LENGTH
+from decentral.config.values import NAME_LENGTH
 from decentral.errors import ConfigError
 from launch.host_schema import NAME
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from decentral.config.explain import explain
 from decentral.config.problems import choose, common, dotted, sentence
-from decentral.config.schema import NAME_LENGTH
+from decentral.config.values import NAME_LENGTH
 from decentral.errors import ConfigError
 from launch.host_schema import NAME, OF_SSH, Host, Hosts
 from launch.hostlist import cores_of, expand

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from decentral.config.explain import explain
 from decentral.config.merge import Override, Table, canonical, merged, parse_override
 from decentral.config.problems import choose, common, dotted, sentence, shown
-from decentral.config.schema import NAME_LENGTH, Arm, Experiment, Header
+from decentral.config.schema import Arm, Experiment, Header
+from decentral.config.values import NAME_LENGTH
 from decentral.errors import ConfigError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "launch" / "experiments"

@@ -12,79 +12,14 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-NAME_LENGTH = 80
-_RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_PERTURB = re.compile(r"perturb\(\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*\)")
+from decentral.config import values
+from decentral.config.values import refusal
+
 # siblings of the arms' folders in a run folder
 _RUN_FILES = frozenset(
     ["figures", "logs", "experiment.toml", "resolved.json", "manifest.json", "summary.csv", "report.html"]
 )
-
-
-def refusal(
-    expectation: str, step: str, key: str = "", value: object = None, incomplete: bool = False
-) -> PydanticCustomError:
-    """An error whose sentence is ours.
-
-    Args:
-        expectation: what was expected.
-        step: what the user should do next.
-        key: dotted key below the table that is validated, where the error is about one of its keys.
-        value: that key's value.
-        incomplete: the error may vanish when more keys are given (it is no error of an arm's defaults alone).
-    """
-    context = {"expectation": expectation, "step": step, "key": key, "value": value}
-    return PydanticCustomError("incomplete" if incomplete else "refused", "refused", context)
-
-
-def _run_name(name: str) -> str:
-    if not _RUN_NAME.fullmatch(name) or len(name) > NAME_LENGTH:
-        raise refusal(
-            f"must be 1 to {NAME_LENGTH} of the characters A-Z a-z 0-9 . _ - and not start with . or -",
-            'use a name such as "mosaic-vs-el"',
-        )
-    return name
-
-
-def _arm_name(name: str) -> str:
-    if not name.strip() or len(name) > NAME_LENGTH or not name.isprintable() or name in {".", ".."}:
-        raise refusal(
-            f'must be 1 to {NAME_LENGTH} printable characters and not "." or ".."',
-            'use a name such as "Mosaic K=16"',
-        )
-    if "/" in name or "\\" in name:
-        raise refusal(r"names a folder, so / and \ are not allowed", "use - in their place")
-    return name
-
-
-def _init(text: str) -> str:
-    match = _PERTURB.fullmatch(text)
-    if text in {"common", "independent"} or (match and _positive(match[1])):
-        return text
-    raise refusal(
-        'must be "common", "independent" or "perturb(m)" with a number m > 0', 'use for example "common"'
-    )
-
-
-def _positive(text: str) -> bool:
-    try:
-        return 0 < float(text) < float("inf")
-    except ValueError:
-        return False
-
-
-def _nodes(n: int) -> int:
-    if n < 2:  # a single node has nobody to exchange models with, so every algorithm here is undefined
-        raise refusal("at least 2 nodes are needed to learn together", "use for example nodes = 16")
-    return n
-
-
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise refusal("a seed repeats, which would count one run twice", "list every seed once")
-    return seeds
 
 
 class Settings(BaseModel):
@@ -159,7 +94,7 @@ class RunSettings(Settings):
     time_limit_s: Annotated[float, Field(gt=0, le=1e9, examples=[800.0])] | None = None
     clock: Literal["virtual", "wall"] = "virtual"
     test_after: Annotated[int, Field(ge=1, examples=[10])] = 10
-    init: Annotated[str, AfterValidator(_init)] = "common"
+    init: Annotated[str, AfterValidator(values.init)] = "common"
     liveness_timeout_s: Annotated[float, Field(ge=0.1, le=1e6, examples=[300.0])] = 300.0
     save_models: bool = True
     on_node_failure: Literal["stop", "continue"] = "stop"
@@ -185,7 +120,7 @@ class RunSettings(Settings):
     @property
     def perturbation(self) -> float | None:
         """The m of ``init = "perturb(m)"``, None for the other two."""
-        match = _PERTURB.fullmatch(self.init)
+        match = values.PERTURB.fullmatch(self.init)
         return float(match[1]) if match else None
 
 
@@ -239,8 +174,8 @@ class Arm(Settings):
     it.
     """
 
-    name: Annotated[str, Field(examples=["Mosaic K=16"]), AfterValidator(_arm_name)]
-    nodes: Annotated[int, Field(le=100_000, examples=[16]), AfterValidator(_nodes)]
+    name: Annotated[str, Field(examples=["Mosaic K=16"]), AfterValidator(values.arm_name)]
+    nodes: Annotated[int, Field(le=100_000, examples=[16]), AfterValidator(values.nodes)]
     algorithm: Part
     topology: Part | None = None
     fragments: FragmentSettings = FragmentSettings()
@@ -271,12 +206,12 @@ class Arm(Settings):
 class Header(Settings):
     """Keys of the file that no arm can override."""
 
-    name: Annotated[str, Field(examples=["mosaic-vs-el"]), AfterValidator(_run_name)]
+    name: Annotated[str, Field(examples=["mosaic-vs-el"]), AfterValidator(values.run_name)]
     description: str = ""
     seeds: Annotated[
         tuple[Annotated[int, Field(ge=0)], ...],
         Field(min_length=1, examples=[(1, 2, 3)]),
-        AfterValidator(_distinct),
+        AfterValidator(values.distinct),
     ] = (1,)
     target: Annotated[float, Field(examples=[0.6])] | None = None
     """Score whose time of reaching the report gives for every arm; chosen before the curves are seen."""

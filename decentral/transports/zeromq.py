@@ -227,9 +227,8 @@ class ZmqTransport:
 
     def disconnect(self, destination: int) -> None:
         """Drop the connection to a node that has ended, with what it was still to be sent."""
-        socket = self._peers.pop(destination, None)
-        if socket is not None:
-            socket.close(linger=0)
+        if destination in self._peers:
+            self._peers.pop(destination).close(linger=0)
 
     def close(self) -> None:
         """Close all sockets; unsent messages are lost. May be called twice.
