@@ -45,7 +45,12 @@ class FakeWire:
     def observe(self, message: Message) -> None:
         self.shown += 1
 
-    def next(self, block: bool, what: Callable[[], str], *, patient: bool = False) -> Heard | None:
+    def lost(self, peer: int) -> float:
+        raise AssertionError
+
+    def next(
+        self, block: bool, what: Callable[[], str], *, patient: bool = False, within_s: float | None = None
+    ) -> Heard | None:
         return self.heard.popleft() if self.heard else None
 
 
