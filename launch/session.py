@@ -18,6 +18,7 @@ from decentral.errors import (
     PreflightError,
     RunFailed,
 )
+from decentral.tasks.storage import data_folder
 from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
@@ -47,6 +48,7 @@ class RunOptions:
         command: the command line, for the manifest.
         strict: make it an error if paced links did not keep their promises.
         hosts: where processes run; None: on this machine.
+        send_data: copy this machine's data sets to hosts that name no folder of theirs.
     """
 
     out: Path
@@ -54,6 +56,7 @@ class RunOptions:
     command: tuple[str, ...]
     strict: bool = False
     hosts: Hosts | None = None
+    send_data: bool = False
 
 
 def run_experiment(experiment: Experiment, options: RunOptions, display: Display) -> Path:
@@ -81,7 +84,7 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
 
         with closing(InlineExecutor()) as inline:
             return _run_checked(experiment, options, display, inline, {"localhost": facts(options.out)})
-    with closing(_make_fleet(options.hosts, display)) as fleet:
+    with closing(make_fleet(options, display)) as fleet:
         fleet.start()  # agents import torch while folder and manifest are made
         here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
         if options.hosts is not None:
@@ -160,16 +163,18 @@ def _run_jobs(
     return replace(outcome, distrust=tuple(distrusted))
 
 
-def _make_fleet(hosts: Hosts | None, display: Display) -> Fleet:
+def make_fleet(options: RunOptions, display: Display) -> Fleet:
+    """What runs the processes that ``options`` ask for; starts nothing yet."""
     from launch.executors.fleet import Fleet
 
-    if hosts is None:
+    if options.hosts is None:
         from launch.executors.local import LocalExecutor
 
         return LocalExecutor()
     from launch.executors.remote import starter_for
 
-    return Fleet(hosts, starter_for(hosts), display.note)
+    send = data_folder() if options.send_data else None
+    return Fleet(options.hosts, starter_for(options.hosts, send=send), display.note)
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:

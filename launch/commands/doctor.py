@@ -12,6 +12,7 @@ from launch.commands.options import (
     ExperimentArgument,
     HostsOption,
     SeedsOption,
+    SendDataOption,
     SetOption,
     SlurmOption,
     house_errors,
@@ -32,6 +33,7 @@ def doctor(
     *,
     hosts: HostsOption = None,
     slurm: SlurmOption = False,
+    send_data: SendDataOption = False,
     overrides: SetOption = None,
     seeds: SeedsOption = None,
     all_pairs: Annotated[
@@ -48,10 +50,10 @@ def doctor(
         machines = load_chosen_hosts(hosts, slurm)
         if machines is None:
             raise typer.BadParameter("name the hosts: --hosts FILE or --slurm", param_hint="--hosts")
-        _examine(load_experiment(experiment, overrides, chosen), machines, all_pairs)
+        _examine(load_experiment(experiment, overrides, chosen), machines, all_pairs, send_data)
 
 
-def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool) -> None:
+def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: bool) -> None:
     from launch.compose import check
     from launch.doctor import verdict
     from launch.doctor.examine import examine
@@ -70,7 +72,7 @@ def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool) -> None:
     for note in verdict.notes(examined, sought.pinned):
         typer.echo(note)
     try:
-        problems = verdict.problems(examined, ways, hosts, experiment)
+        problems = verdict.problems(examined, ways, hosts, experiment, data_comes=send_data)
     except (
         ConfigError
     ) as error:  # e.g. more nodes on one host than its range has ports, now that cores are known

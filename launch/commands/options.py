@@ -41,6 +41,14 @@ SlurmOption: TypeAlias = Annotated[
     bool, typer.Option("--slurm", help="Run on the hosts of this Slurm allocation.")
 ]
 
+SendDataOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--send-data",
+        help="Copy the data sets of this machine (DECENTRAL_DATA) to hosts that name no folder of theirs.",
+    ),
+]
+
 
 def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     """The seeds that ``--seeds`` lists.
@@ -87,6 +95,17 @@ def load_chosen_hosts(path: Path | None, slurm: bool, executor: ExecutorName = "
     from launch.hosts import load_hosts, slurm_hosts
 
     return slurm_hosts(os.environ) if path is None else load_hosts(path)
+
+
+def check_send_data(send_data: bool, machines: Hosts | None) -> None:
+    """Refuse ``--send-data`` where there is nobody to send to.
+
+    Raises:
+        typer.BadParameter: it is given without hosts.
+    """
+    if send_data and machines is None:
+        text = "there are no other hosts; add --hosts FILE or --slurm, or remove it"
+        raise typer.BadParameter(text, param_hint="--send-data")
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from launch.commands.options import (
     ExperimentArgument,
     HostsOption,
     SeedsOption,
+    SendDataOption,
     SetOption,
     SlurmOption,
+    check_send_data,
     house_errors,
     load_chosen_hosts,
     load_experiment,
@@ -40,6 +42,7 @@ def run(
     executor: ExecutorOption = "processes",
     hosts: HostsOption = None,
     slurm: SlurmOption = False,
+    send_data: SendDataOption = False,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Under the wall clock: exit with 6 if links were not as promised."),
@@ -75,6 +78,7 @@ def run(
         raise typer.BadParameter(text, param_hint="--predict")
     with house_errors():
         machines = load_chosen_hosts(hosts, slurm, executor)
+        check_send_data(send_data, machines)
         loaded = load_experiment(experiment, overrides, chosen)
         if strict and all(arm.run.clock != "wall" for arm in loaded.arms):
             text = (
@@ -87,17 +91,25 @@ def run(
         elif dry_run:
             show_plan(loaded, executor, machines)
         else:
-            _run(loaded, out, executor, strict=strict, hosts=machines)
+            _run(loaded, out, executor, strict=strict, hosts=machines, send_data=send_data)
 
 
 def _run(
-    experiment: Experiment, out: Path, executor: ExecutorName, *, strict: bool, hosts: Hosts | None
+    experiment: Experiment,
+    out: Path,
+    executor: ExecutorName,
+    *,
+    strict: bool,
+    hosts: Hosts | None,
+    send_data: bool,
 ) -> None:
     from launch.display import make_display
     from launch.session import RunOptions, run_experiment
 
     command = ("decentral", *sys.argv[1:])
-    options = RunOptions(out=out, executor=executor, command=command, strict=strict, hosts=hosts)
+    options = RunOptions(
+        out=out, executor=executor, command=command, strict=strict, hosts=hosts, send_data=send_data
+    )
     display = make_display(sys.stderr)
     try:
         folder = run_experiment(experiment, options, display)

@@ -110,7 +110,10 @@ def _data(host: Host, look: Mapping[str, Any], data: str | None) -> str | None:
     found: Mapping[str, str | None] = look["data"]
     if host.data is not None:
         if found[host.data] is None:
-            raise Impossible(f"data = {host.data} is no folder; copy the data sets there or use --send-data")
+            raise Impossible(
+                f"data = {host.data} is no folder; copy the data sets there, "
+                f"or remove data and use --send-data"
+            )
         return found[host.data]
     if data is not None and found[data] is not None:
         return found[data]

@@ -20,7 +20,7 @@ NO_PYTHON = "no Python 3.11 or newer"
 _BY_SSH: tuple[tuple[str, str], ...] = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "its host key is another than before: if the host was set up anew, run ssh-keygen -R {target} and "
+        "its host key is another than before: if the host was set up anew, run ssh-keygen -R {known_as} and "
         "log in once with {ssh}; if not, ask who runs it",
     ),
     (
@@ -73,7 +73,7 @@ def diagnose_end(host: Host, program: str, status: int, stderr: str, noise: str)
         for line in lines:
             if re.search(pattern, line):
                 return Diagnosis(
-                    line, step.format(target=shlex.quote(host.target), ssh=_login(host), program=program)
+                    line, step.format(known_as=_known_as(host), ssh=_login(host), program=program)
                 )
     how = f"exited with code {status}" if status >= 0 else f"was killed by signal {-status}"
     said = (
@@ -109,6 +109,11 @@ def brief(noise: str) -> str:
 
 def _lines(stderr: str) -> list[str]:
     return [line.strip().rstrip(".") for line in stderr.splitlines() if not _BANNER.search(line)]
+
+
+def _known_as(host: Host) -> str:
+    """Its name in ~/.ssh/known_hosts, for a shell."""
+    return shlex.quote(host.target if host.port in (None, 22) else f"[{host.target}]:{host.port}")
 
 
 def _login(host: Host) -> str:

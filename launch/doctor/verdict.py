@@ -79,9 +79,22 @@ def cores_of(examined: Sequence[Examined]) -> dict[str, int]:
 
 
 def problems(
-    examined: Sequence[Examined], ways: Sequence[Way], hosts: Hosts, experiment: Experiment
+    examined: Sequence[Examined],
+    ways: Sequence[Way],
+    hosts: Hosts,
+    experiment: Experiment,
+    *,
+    data_comes: bool = False,
 ) -> list[str]:
-    """Why ``experiment`` cannot run on ``hosts``, one sentence each; empty if all is well."""
+    """Why ``experiment`` cannot run on ``hosts``, one sentence each; empty if all is well.
+
+    Args:
+        examined: every host.
+        ways: between them.
+        hosts: of the run.
+        experiment: checked with them.
+        data_comes: the run will send data sets to hosts that have none.
+    """
     found: list[str] = []
     for each in examined:
         if each.diagnosis is not None:
@@ -95,7 +108,7 @@ def problems(
         if way.error is not None and not way.error.startswith("not measured")
     ]
     if all(each.diagnosis is None for each in examined):
-        found += _misfits(examined, hosts, experiment)
+        found += _misfits(examined, hosts, experiment, data_comes)
     return found
 
 
@@ -118,7 +131,9 @@ def _faults(found: Examined, hosts: int) -> list[str]:
     return faults
 
 
-def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment) -> list[str]:
+def _misfits(
+    examined: Sequence[Examined], hosts: Hosts, experiment: Experiment, data_comes: bool
+) -> list[str]:
     """What hosts lack for ``experiment``."""
     facts = {found.host.name: _for_preflight(found) for found in examined}
     misfits = check_facts(experiment, hosts, facts)
@@ -128,12 +143,12 @@ def _misfits(examined: Sequence[Examined], hosts: Hosts, experiment: Experiment)
         for found in examined:
             name = found.host.name
             sockets[name] = max(sockets.get(name, 0), placement.tcp_sockets(name))
-    task = _task_with_data(experiment)
+    task = None if data_comes else _task_with_data(experiment)
     for found in examined:
         if task and found.facts["data"] is None and found.host.data is None:
             misfits.append(
                 f"host {found.host.name}: there is no folder of data sets for {task}; bring them there "
-                f"and set data for this host, or have them sent (--send-data)"
+                f"and set data for this host, or have those of this machine sent with --send-data"
             )
         free, needed = found.facts["ports_free"], sockets[found.host.name]
         taken = ", ".join(map(str, found.facts["ports_taken"]))

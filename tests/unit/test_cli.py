@@ -377,6 +377,20 @@ class TestRun:
         assert cli("run", str(tiny), "--strict", "--set", "arm.Mosaic.run.clock=wall").exit_code == 0
         assert [options.strict for _, options, _ in calls] == [True]
 
+    def test_data_is_sent_to_hosts_alone(
+        self, tiny: Path, tmp_path: Path, session: Callable[[Callable[..., Path]], list[Any]]
+    ) -> None:
+        calls = session(lambda *_: tmp_path)
+        result = cli("run", str(tiny), "--send-data")
+        assert (result.exit_code, result.stdout, calls) == (2, "", [])
+        assert "--send-data" in result.stderr
+        assert "add --hosts FILE" in result.stderr
+        hosts = tmp_path / "hosts"
+        hosts.write_text("gpu1\ngpu2\n")
+        assert cli("run", str(tiny), "--hosts", str(hosts)).exit_code == 0
+        assert cli("run", str(tiny), "--hosts", str(hosts), "--send-data").exit_code == 0
+        assert [options.send_data for _, options, _ in calls] == [False, True]
+
     def test_interruption(self, tiny: Path, session: Callable[[Callable[..., Path]], list[Any]]) -> None:
         session(raising(KeyboardInterrupt()))
         result = cli("run", str(tiny))

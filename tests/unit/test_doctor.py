@@ -47,7 +47,7 @@ class TestDiagnosis:
             (
                 "@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@\nHost key verification failed.",
                 "REMOTE HOST IDENTIFICATION HAS CHANGED",
-                "ssh-keygen -R 10.0.0.1",
+                "ssh-keygen -R '[10.0.0.1]:2222' and",
             ),
             ("kex_exchange_identification: Connection closed by remote host", "kex_exchange", "MaxStartups"),
             ("command-line: line 0: Bad configuration option: nonsense", "Bad configuration", "ssh_options"),
@@ -195,9 +195,9 @@ class TestTables:
 
 
 class TestVerdict:
-    def problems(self, *found: Examined, ways: tuple[Way, ...] = ()) -> list[str]:
+    def problems(self, *found: Examined, ways: tuple[Way, ...] = (), data_comes: bool = False) -> list[str]:
         hosts = Hosts(hosts=tuple(each.host for each in found), source="test", kind="ssh")
-        return verdict.problems(found, ways, hosts, load(Path("default")))
+        return verdict.problems(found, ways, hosts, load(Path("default")), data_comes=data_comes)
 
     def test_all_is_well(self) -> None:
         other = examined("b", address="10.0.0.2", noise="Welcome", core_limit=2.0, clock=Clock(300.0, 0.1))
@@ -229,8 +229,10 @@ class TestVerdict:
 
     def test_data_sets_that_are_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("launch.doctor.verdict._task_with_data", lambda experiment: "cifar10")
-        (problem,) = self.problems(examined("a"), examined("b", address="10.0.0.2", data=None))
+        both = examined("a"), examined("b", address="10.0.0.2", data=None)
+        (problem,) = self.problems(*both)
         assert problem.startswith("host b: there is no folder of data sets for cifar10; bring them")
+        assert self.problems(*both, data_comes=True) == []
 
     def test_a_host_that_does_not_answer_does_not_hide_others(self) -> None:
         found = self.problems(
