@@ -12,7 +12,6 @@ from launch.commands.options import (
     ExperimentArgument,
     HostsOption,
     SeedsOption,
-    SendDataOption,
     SetOption,
     SlurmOption,
     house_errors,
@@ -33,7 +32,10 @@ def doctor(
     *,
     hosts: HostsOption = None,
     slurm: SlurmOption = False,
-    send_data: SendDataOption = False,
+    send_data: Annotated[
+        bool,
+        typer.Option("--send-data", help="The run will send data sets: hosts without any are no problem."),
+    ] = False,
     overrides: SetOption = None,
     seeds: SeedsOption = None,
     all_pairs: Annotated[
