@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -278,10 +279,13 @@ def main() -> None:
     torch.set_num_threads(1)
     # While torch was imported, nobody here could see the launcher go; serve() can, and tidies up.
     outlive_parent()
-    try:
+    # A launcher that is gone is no error; serve() has ended every process already.
+    with suppress(BrokenPipeError):
         Agent(out).serve()
-    except BrokenPipeError:
-        sys.exit(0)  # the launcher is gone; serve() has ended every process already
+    sys.stderr.flush()
+    os._exit(
+        0
+    )  # to take torch down in order lasts a second, and whoever waits for this end gains nothing by it
 
 
 if __name__ == "__main__":
