@@ -56,7 +56,17 @@ def provenance(run: Run) -> list[tuple[str, str]]:
     rows += (
         [("host", _host(host)) for host in hosts if isinstance(host, dict)] if isinstance(hosts, list) else []
     )
-    return [*rows, ("folder", run.folder.resolve().name)]
+    return [*rows, *_placements(manifest.get("jobs")), ("folder", run.folder.resolve().name)]
+
+
+def _placements(jobs: Any) -> list[tuple[str, str]]:
+    """Which nodes ran where, each distinct placement once; none where all ran on one host."""
+    shown: dict[str, None] = {}
+    for job in jobs if isinstance(jobs, list) else []:
+        placement = job.get("placement") if isinstance(job, dict) else None
+        if isinstance(placement, dict) and len(placement) > 1:
+            shown["; ".join(f"{host}: nodes {nodes or 'none'}" for host, nodes in placement.items())] = None
+    return [("placement", text) for text in shown]
 
 
 def _commit(git: Mapping[str, Any]) -> str:

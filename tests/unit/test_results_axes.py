@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,3 +142,16 @@ def test_settings_read_as_users_write_them() -> None:
         "evaluate.samples": "not set",
         "evaluate.split": "test",
     }
+
+
+def test_where_nodes_ran_is_told_once_per_placement(tmp_path: Path) -> None:
+    run = read_run(SyntheticRun(seeds=(1,)).write(tmp_path / "run"))
+    jobs = [
+        {"placement": {"h1": "0-1", "h2": "2"}},
+        {"placement": {"h1": "0-1", "h2": "2"}},
+        {"placement": {"h1": "0", "h2": "1-2", "h3": ""}},
+        {"placement": {"localhost": "0-2"}},
+        {"placement": None},
+    ]
+    told = [text for key, text in provenance(replace(run, manifest={"jobs": jobs})) if key == "placement"]
+    assert told == ["h1: nodes 0-1; h2: nodes 2", "h1: nodes 0; h2: nodes 1-2; h3: nodes none"]
