@@ -9,6 +9,7 @@ import typer
 from launch.commands.catalogue import download, list_, report
 from launch.commands.doctor import doctor
 from launch.commands.plan import validate
+from launch.commands.resume import resume
 from launch.commands.run import run
 from launch.commands.watch import logs, status, stop
 
@@ -39,6 +40,7 @@ def _root(
 
 
 app.command()(run)
+app.command()(resume)
 app.command()(validate)
 app.command()(doctor)
 app.command("list")(list_)

@@ -23,16 +23,17 @@ class Manifest:
     """Rewritten whole at every change of state, so that a killed launcher leaves one.
 
     Args:
-        experiment: what is run.
-        folder: where.
-        jobs: in their order.
-        command: the command line.
-        executor: ``processes`` or ``inline``.
-        hosts: what is known of every host, by name (``launch.facts``).
+        folder: of the run.
+        content: what is known.
     """
 
-    def __init__(
-        self,
+    def __init__(self, folder: RunFolder, content: dict[str, Any]) -> None:
+        self._folder = folder
+        self._content = content
+
+    @classmethod
+    def begun(
+        cls,
         experiment: Experiment,
         folder: RunFolder,
         jobs: Sequence[Job],
@@ -40,9 +41,18 @@ class Manifest:
         command: Sequence[str],
         executor: str,
         hosts: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        self._folder = folder
-        self._content: dict[str, Any] = {
+    ) -> Manifest:
+        """That of a new run.
+
+        Args:
+            experiment: what is run.
+            folder: where.
+            jobs: in their order.
+            command: the command line.
+            executor: ``processes`` or ``inline``.
+            hosts: what is known of every host, by name (``launch.facts``).
+        """
+        content: dict[str, Any] = {
             "v": MANIFEST_VERSION,
             "name": experiment.name,
             "command": list(command),
@@ -55,11 +65,7 @@ class Manifest:
             "cause": None,
             "exit_code": None,
             "distrust": [],
-            "versions": {
-                "decentral": __version__,
-                **python_and_packages(),
-            },
-            "git": _git_state(),
+            **code(),
             "hosts": [{"host": name, **facts} for name, facts in hosts.items()],
             "jobs": [
                 {
@@ -74,6 +80,41 @@ class Manifest:
                 for job in jobs
             ],
         }
+        return cls(folder, content)
+
+    @classmethod
+    def resumed(
+        cls,
+        folder: RunFolder,
+        content: Mapping[str, Any],
+        *,
+        command: Sequence[str],
+        hosts: Mapping[str, Mapping[str, Any]],
+        origins: Sequence[Mapping[str, Any]],
+        warnings: Sequence[str],
+    ) -> Manifest:
+        """That of a run that goes on.
+
+        Args:
+            folder: of the run.
+            content: its manifest so far.
+            command: the command line.
+            hosts: what is known of every host now.
+            origins: of every job that is run now: arm, seed, and the checkpoint that it goes on from.
+            warnings: what may make its end another than it would have been.
+        """
+        session = {
+            "command": list(command),
+            "started_utc": _utc(),
+            **code(),
+            "hosts": [{"host": name, **facts} for name, facts in hosts.items()],
+            "jobs": list(origins),
+            "warnings": list(warnings),
+        }
+        ended = {"ended_utc": None, "state": "running", "cause": None, "exit_code": None}
+        launcher = Launcher.this().to_manifest()
+        sessions = [*content.get("resumed", []), session]
+        return cls(folder, {**content, **ended, "launcher": launcher, "resumed": sessions})
 
     def write(self) -> None:
         """Write what is known now."""
@@ -99,6 +140,11 @@ class Manifest:
         del ended["placement"]  # is each job's
         self._content.update(ended_utc=_utc(), **ended)
         self.write()
+
+
+def code() -> dict[str, Any]:
+    """Which code runs: versions of the packages, and the checkout's commit."""
+    return {"versions": {"decentral": __version__, **python_and_packages()}, "git": _git_state()}
 
 
 def _clock(experiment: Experiment, executor: str) -> str:

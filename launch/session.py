@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,6 +75,34 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment, options.executor)
     experiment = complete(experiment)
+    return run_session(experiment, options, display, lambda hosts: _begin(experiment, options, hosts))
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is to be done in a run folder.
+
+    Args:
+        folder: where.
+        jobs: what is to be run, each with its number in the manifest.
+        manifest: of the run.
+    """
+
+    folder: RunFolder
+    jobs: Sequence[tuple[int, Job]]
+    manifest: Manifest
+
+
+Begin: TypeAlias = Callable[[Mapping[str, Mapping[str, Any]]], Session]
+"""Prepares the run folder, once it is known what hosts there are."""
+
+
+def run_session(experiment: Experiment, options: RunOptions, display: Display, begin: Begin) -> Path:
+    """Start what jobs run on, let ``begin`` prepare the run folder, run, write the report.
+
+    Raises:
+        PreflightError, RunFailed, Interrupted: as ``run_experiment``.
+    """
     if options.hosts is not None:
         check_hosts(experiment, options.hosts)
     preflight(experiment, options.out, inline=options.executor == "inline" or options.hosts is not None)
@@ -83,7 +111,7 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
         from launch.executors.inline import InlineExecutor
 
         with closing(InlineExecutor()) as inline:
-            return _run_checked(experiment, options, display, inline, {"localhost": facts(options.out)})
+            return _run(options, display, inline, begin({"localhost": facts(options.out)}))
     with closing(make_fleet(options, display)) as fleet:
         fleet.start()  # agents import torch while folder and manifest are made
         here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
@@ -91,27 +119,31 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
             here = fleet.meet()
             if problems := check_facts(experiment, options.hosts, here):
                 raise PreflightError("\n".join(problems))
-        return _run_checked(experiment, options, display, fleet, here)
+        return _run(options, display, fleet, begin(here))
 
 
-def _run_checked(
-    experiment: Experiment,
-    options: RunOptions,
-    display: Display,
-    executor: Executor,
-    hosts: Mapping[str, Mapping[str, Any]],
-) -> Path:
+def _begin(experiment: Experiment, options: RunOptions, hosts: Mapping[str, Mapping[str, Any]]) -> Session:
     folder = create_run_folder(options.out, experiment.name)
-    jobs = [
-        Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
-    ]
-    manifest = Manifest(
+    jobs = jobs_of(experiment, folder)
+    manifest = Manifest.begun(
         experiment, folder, jobs, command=options.command, executor=options.executor, hosts=hosts
     )
+    folder.write_text("experiment.toml", experiment.source)
+    folder.write_json("resolved.json", experiment.resolved())
+    return Session(folder, list(enumerate(jobs)), manifest)
+
+
+def jobs_of(experiment: Experiment, folder: RunFolder) -> list[Job]:
+    """Every arm with every seed, in the order of the manifest."""
+    return [
+        Job(arm, seed, folder.job(arm.slug, seed)) for arm in experiment.arms for seed in experiment.seeds
+    ]
+
+
+def _run(options: RunOptions, display: Display, executor: Executor, session: Session) -> Path:
+    folder, jobs, manifest = session.folder, session.jobs, session.manifest
     # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
     with Interruption().installed() as interruption:
-        folder.write_text("experiment.toml", experiment.source)
-        folder.write_json("resolved.json", experiment.resolved())
         manifest.write()
         outcome = _run_jobs(jobs, executor, LiveFile(folder, display), manifest, interruption)
         if options.strict and outcome.distrust and outcome.state == "done":
@@ -132,18 +164,19 @@ def _run_checked(
 
 
 def _run_jobs(
-    jobs: Sequence[Job],
+    numbered: Sequence[tuple[int, Job]],
     executor: Executor,
     display: LiveFile,
     manifest: Manifest,
     interruption: Interruption,
 ) -> Outcome:
+    jobs = [job for _, job in numbered]
     most = {job.arm.name: most_rounds(job.arm, job.seed) for job in jobs}
     display.plan([(job.arm.name, job.seed) for job in jobs], jobs[0].arm.nodes, max(most.values()))
     outcome = Outcome("done")
     distrusted: list[str] = []
     try:
-        for number, job in enumerate(jobs):
+        for number, job in numbered:
             if interruption.count:
                 return Outcome("interrupted", "interrupted by the user", Interrupted.exit_code)
             display.job_started(job.arm.name, job.seed, job.arm.nodes, most[job.arm.name])

@@ -44,6 +44,7 @@ from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import Collector, land
 from launch.facts import data_address, facts, free_bytes, usable_cores
+from launch.holding import Hold
 from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
@@ -80,6 +81,7 @@ class Agent:
         self._sockets: PrivateFolder | None = None
         self._scratch: PrivateFolder | None = None
         self._collector: Collector | None = None
+        self._hold: Hold | None = None
         self._heard_ms = now_ms()
         self._due_ms = {"beat": 0, "progress": 0, "collect": 0}
 
@@ -200,6 +202,7 @@ class Agent:
                 self._folder,
                 lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
             )
+        self._hold = Hold(self._folder, alone=False)
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
         apart = self._scratch is not None
         self._tell("loaded", measured_ns=measured_ns, sample=sample, apart=apart)
@@ -247,6 +250,8 @@ class Agent:
         if self._collector is not None:
             self._collector.collect(everything=True)
             self._collector = None
+        if self._hold is not None:
+            self._hold.let_go()
         for folder in (self._sockets, self._scratch):
             if folder is not None:
                 folder.remove()

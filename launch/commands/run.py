@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decentral.errors import DecentralError
 from launch.commands.options import (
     RUNS,
     ExecutorName,
@@ -26,15 +25,19 @@ from launch.commands.options import (
     parse_seeds,
 )
 from launch.commands.plan import show_plan, show_prediction
-from launch.commands.tables import show_comparison
+from launch.commands.resume import go_on
+from launch.commands.tables import show_result
 
 if TYPE_CHECKING:
     from decentral.config import Experiment
     from launch.hosts import Hosts
 
+DEFAULT = Path("default")
+"""The shipped experiment that runs where none is named."""
+
 
 def run(
-    experiment: ExperimentArgument = Path("default"),
+    experiment: ExperimentArgument = DEFAULT,
     *,
     overrides: SetOption = None,
     seeds: SeedsOption = None,
@@ -47,6 +50,14 @@ def run(
         bool,
         typer.Option("--strict", help="Under the wall clock: exit with 6 if links were not as promised."),
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Instead of an experiment: go on with a run that was cut off, given by its folder or name.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the plan; start nothing.")
     ] = False,
@@ -68,6 +79,15 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment and compare its arms."""
+    if resume is not None:
+        if experiment != DEFAULT or overrides or seeds or executor != "processes" or dry_run or predict:
+            text = (
+                "a run goes on as it was begun; only --hosts, --slurm, --strict and --out may be given anew"
+            )
+            raise typer.BadParameter(text, param_hint="--resume")
+        with house_errors():
+            go_on(resume, out, hosts=hosts, slurm=slurm, send_data=send_data, strict=strict)
+        return
     chosen = parse_seeds(seeds)
     if predict and not dry_run:
         raise typer.BadParameter("a prediction starts no run; add --dry-run", param_hint="--predict")
@@ -103,22 +123,10 @@ def _run(
     hosts: Hosts | None,
     send_data: bool,
 ) -> None:
-    from launch.display import make_display
     from launch.session import RunOptions, run_experiment
 
     command = ("decentral", *sys.argv[1:])
     options = RunOptions(
         out=out, executor=executor, command=command, strict=strict, hosts=hosts, send_data=send_data
     )
-    display = make_display(sys.stderr)
-    try:
-        folder = run_experiment(experiment, options, display)
-    except DecentralError as error:
-        display.close()
-        measured: Path | None = getattr(error, "run_folder", None)
-        if measured is not None:
-            show_comparison(measured)
-        raise
-    finally:
-        display.close()
-    show_comparison(folder)
+    show_result(lambda display: run_experiment(experiment, options, display))

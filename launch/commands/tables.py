@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+from decentral.errors import DecentralError
+
+if TYPE_CHECKING:
+    from launch.display import Display
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -37,3 +44,25 @@ def show_comparison(folder: Path) -> None:
 
     print_table(*terminal_rows(read_run(folder)))
     typer.echo(f"report: {folder / 'report.html'}")
+
+
+def show_result(act: Callable[[Display], Path]) -> None:
+    """Let ``act`` run something that a display shows, and show the comparison that is in its run folder.
+
+    Raises:
+        DecentralError: what ``act`` raised, after the comparison of what was measured.
+    """
+    from launch.display import make_display
+
+    display = make_display(sys.stderr)
+    try:
+        folder = act(display)
+    except DecentralError as error:
+        display.close()
+        measured: Path | None = getattr(error, "run_folder", None)
+        if measured is not None:
+            show_comparison(measured)
+        raise
+    finally:
+        display.close()
+    show_comparison(folder)

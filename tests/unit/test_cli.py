@@ -273,7 +273,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Path]], 
         vars(module).update(RunOptions=SimpleNamespace, run_experiment=noting)
         monkeypatch.setitem(sys.modules, "launch.session", module)
         monkeypatch.setattr(
-            "launch.commands.run.show_comparison", lambda folder: print(f"comparison of {folder}")
+            "launch.commands.tables.show_comparison", lambda folder: print(f"comparison of {folder}")
         )
         return calls
 
