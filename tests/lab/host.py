@@ -32,6 +32,11 @@ class Process(NamedTuple):
     inner: int
     command: str
 
+    @property
+    def is_sshd(self) -> bool:
+        """Whether it is the daemon of a session, which calls itself ``sshd: user@notty`` and the like."""
+        return self.command.startswith("sshd: ")
+
 
 @dataclass
 class Host:
@@ -81,8 +86,11 @@ class Host:
         return found
 
     def strangers(self) -> list[Process]:
-        """What is not the host's own system: neither process 1, sshd waiting for logins, nor Slurm."""
-        return [process for process in self.processes() if process.pid not in self.system]
+        """What is not the host's own system: neither process 1, sshd and its sessions, nor Slurm.
+
+        A session of sshd stays until the kernel gives its connection up, minutes after a cable was pulled.
+        """
+        return [one for one in self.processes() if one.pid not in self.system and not one.is_sshd]
 
     def settle(self) -> None:
         """From now on, what runs in this host belongs to it."""

@@ -22,7 +22,7 @@ from tests.lab.network import Network
 from tests.lab.pids import end, note, noted
 from tests.lab.registry import KEEPER, STAY, choosing, clear, enter, labs, unused_network
 from tests.lab.requirements import unmet
-from tests.lab.view import ROOT, hidden_folders, python_folders
+from tests.lab.view import ROOT, hidden_folders, on_disk, python_folders
 
 STANDING: dict[str, Lab] = {}
 """The labs of this process that are up, by name."""
@@ -206,6 +206,10 @@ class Lab:
         if off := [i for i in range(1, self.n + 1) if i not in self.hosts]:
             self.boot(*off)
 
+    def disk(self, i: int, path: str) -> Path:
+        """Where ``path`` of host ``i`` lies on the machine, for a look at what a host has that is off."""
+        return on_disk(self._disk(i), path)
+
     # -- what ssh and hosts files need
 
     @property
@@ -258,6 +262,9 @@ class Lab:
             if name != "id":
                 (folder / name).write_text(text.replace("{keys}", str(folder)), encoding="ascii")
 
+    def _disk(self, i: int) -> Path:
+        return self.folder / "hosts" / f"h{i}"
+
     def _plan(self, i: int) -> dict[str, object]:
         keys = self.ssh_config.parent
         client = client_files(keys, self.addresses)
@@ -265,7 +272,7 @@ class Lab:
         return {
             "name": f"h{i}",
             "address": self.network.address(i),
-            "disk": str(self.folder / "hosts" / f"h{i}"),
+            "disk": str(self._disk(i)),
             "hidden": hidden_folders(),
             "shown": self.shown,
             "shared": self.shared,

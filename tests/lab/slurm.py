@@ -113,24 +113,29 @@ class Slurm:
 
     def start(self) -> None:
         """Start every daemon that does not run (all, or those of hosts that were booted); wait until idle."""
+        self._start_daemons()
+        self._await_idle()
+
+    def _start_daemons(self) -> None:
         for i in self.lab.hosts:
             stdin = f"{self._key}\n{self._configuration('')}"
             self.lab.exec(i, "sh", "-c", START, "start", f"h{i}", stdin=stdin)
+
+    def _await_idle(self) -> None:
         deadline = time.monotonic() + READY_S
         while (ready := set(self._idle())) != set(self.lab.addresses):
             if time.monotonic() > deadline:
-                raise LabError(
-                    f"of {', '.join(self.lab.addresses)} only {sorted(ready)} came up:\n{self.logs()}"
-                )
+                raise LabError(f"of {self.lab.n} nodes only {sorted(ready)} came up:\n{self.logs()}")
             time.sleep(0.1)
         for host in self.lab.hosts.values():
             host.settle()
 
     def restore(self) -> None:
         """End all jobs; hosts and daemons as at the beginning."""
-        self.run("scancel", "--state=running,pending,suspended", "--user=root", check=False)
         self.lab.restore()
-        self.start()
+        self._start_daemons()
+        self.run("scancel", "--user=root")
+        self._await_idle()
 
     def run(
         self, *command: str, check: bool = True, timeout_s: float = 60

@@ -23,3 +23,12 @@ def hidden_folders() -> list[str]:
     """Folders that start out empty in a host: everybody's own, and the top ones where this work is done."""
     tops = {path.resolve().parts[1] for path in (ROOT, Path.cwd()) if path.resolve() != Path("/")}
     return sorted({*ALWAYS_HIDDEN, *(f"/{top}" for top in tops - SYSTEM)})
+
+
+def on_disk(disk: Path, path: str) -> Path:
+    """Where ``path`` of the host with ``disk`` is kept (init.py), unless it is shown to it or shared."""
+    for hidden in hidden_folders():
+        if Path(path).is_relative_to(hidden):
+            below = Path(path).relative_to(hidden)
+            return disk / "private" / hidden.strip("/").replace("/", "+") / below
+    return disk / "upper" / path.lstrip("/")
