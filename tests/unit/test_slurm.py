@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -76,9 +77,7 @@ class TestBatchScript:
 
     def test_the_signal_before_the_time_limit_reaches_the_run(self, tmp_path: Path) -> None:
         """Which then ends in order: the script waits for it and has its exit code."""
-        checkout = fake_checkout(
-            tmp_path, "trap 'echo told; exit 5' TERM; echo ready; while :; do read -t 0.1 <> <(:) || :; done"
-        )
+        checkout = fake_checkout(tmp_path, f"exec {shlex.quote(sys.executable)} -IS -c {shlex.quote(RUN)}")
         script = subprocess.Popen(
             ["bash", str(spooled(tmp_path))],
             env={**os.environ, "SLURM_SUBMIT_DIR": str(checkout)},
@@ -156,6 +155,18 @@ SRUN = """
 import json, os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print(json.dumps([sys.argv[1:], sorted(os.environ)]), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+RUN = """
+import signal, sys
+def end(number, frame):
+    print("told", flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
 while True:
     signal.pause()
 """
