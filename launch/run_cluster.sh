@@ -4,7 +4,7 @@
 #   launch/run_cluster.sh [EXPERIMENT] [--set key=value ...] [--seeds 1,2,3] [--out DIR]
 #                         [--executor processes|inline] [--strict] [--dry-run [--predict]]
 #                         [--hosts FILE | --slurm] [--send-data]
-#   launch/run_cluster.sh --resume RUN
+#   launch/run_cluster.sh --resume RUN [--hosts FILE | --slurm] [--send-data] [--strict]
 #
 # EXPERIMENT is a file or the name of one in launch/experiments/; without it the default comparison runs.
 # --hosts runs it on the machines of FILE (a name on every line, or TOML), reached by ssh as ~/.ssh/config says;
