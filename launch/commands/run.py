@@ -82,8 +82,8 @@ def run(
     if resume is not None:
         if experiment != DEFAULT or overrides or seeds or executor != "processes" or dry_run or predict:
             text = (
-                "a run goes on as it was begun; only --hosts, --slurm, --send-data, --strict and --out may be "
-                "given anew"
+                "a run goes on as it was begun; only --hosts, --slurm, --send-data, --strict and --out may "
+                "be given anew"
             )
             raise typer.BadParameter(text, param_hint="--resume")
         with house_errors():
