@@ -161,12 +161,12 @@ while True:
 
 
 RUN = """
-import signal, sys
+import os, signal, sys
 def end(number, frame):
-    print("told", flush=True)
+    os.write(1, b"told\\n")
     sys.exit(5)
 signal.signal(signal.SIGTERM, end)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 while True:
     signal.pause()
 """
