@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.lab.clock import skewed_clock
 from tests.lab.commands import LabError, environment
 from tests.lab.network import Network
 from tests.lab.pids import note
-from tests.lab.requirements import libfaketime
 
 INIT = Path(__file__).with_name("init.py")
 BOOT_S = 60.0
+CLOCK = "/usr/local/lib/lab-clock.so"
 APART_S = 1000
 """Monotonic clocks of hosts have nothing in common; host i's is i times this ahead of the machine's."""
 
@@ -109,20 +110,15 @@ class Host:
         self.exec("mount", "-o", "remount,bind,ro", path)
         self.mounted.append(path)
 
-    def clock_skew(self, seconds: float) -> None:
-        """Let sessions that begin from now on see a real-time clock that is ``seconds`` ahead.
-
-        A time namespace cannot do that: it shifts the monotonic and the boot clock only. libfaketime shifts
-        what a process is told, and leaves the monotonic clock alone.
+    def clock_skew(self, seconds: int) -> None:
+        """Let sessions that begin from now on have a real-time clock that is ``seconds`` ahead (clock.py).
 
         Raises:
-            LabError: libfaketime is not installed.
+            LabError: there is no C compiler.
         """
-        library = libfaketime()
-        if library is None:
-            raise LabError("clock_skew needs libfaketime; apt-get install libfaketime")
-        faked = f" LD_PRELOAD={library} FAKETIME={seconds:+} FAKETIME_DONT_FAKE_MONOTONIC=1"
-        self._sessions(faked if seconds else "")
+        if seconds:
+            self.exec("sh", "-c", f"base64 -d >{CLOCK}", stdin=skewed_clock(seconds))
+        self._sessions(f" LD_PRELOAD={CLOCK}" if seconds else "")
         self.skewed = bool(seconds)
 
     def restore(self) -> None:

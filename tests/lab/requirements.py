@@ -28,8 +28,6 @@ COMMANDS = {
 SLURM_COMMANDS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client", "munged": "munge"}
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """Name -> bit, linux/capability.h."""
-LIBFAKETIME = "faketime/libfaketimeMT.so.1"
-"""Below the library folder; Debian package libfaketime."""
 
 
 def find(command: str) -> str | None:
@@ -43,9 +41,9 @@ def effective_capabilities() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
 
 
-def libfaketime() -> Path | None:
-    """The library that shifts a process's real-time clock, where it is installed."""
-    return next(iter(sorted(Path("/usr/lib").glob(f"*/{LIBFAKETIME}"))), None)
+def compiler() -> str | None:
+    """A C compiler, which clocks that are off need (clock.py)."""
+    return find("cc") or find("gcc") or find("tcc")
 
 
 def unmet(

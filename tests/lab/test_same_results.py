@@ -16,7 +16,7 @@ from tests.lab.experiments import digits, short
 from tests.lab.hosts_file import write_hosts
 from tests.lab.lab import Lab
 from tests.lab.launching import START_S, Run, wait_for
-from tests.lab.requirements import libfaketime
+from tests.lab.requirements import compiler
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 FULL = os.environ.get("DECENTRAL_FULL") == "1"
@@ -116,8 +116,8 @@ def listening(lab: Lab, i: int) -> set[int]:
 
 def test_clocks_minutes_apart_and_occupied_ports(lab3: Lab, here: dict[str, Results], tmp_path: Path) -> None:
     """Clocks do not matter, and ports that somebody else has are passed over."""
-    if libfaketime() is None:
-        pytest.skip("no libfaketime; apt-get install libfaketime")
+    if compiler() is None:
+        pytest.skip("no C compiler; apt-get install tcc")
     experiment, arms = WORK["quadratic"]
     lab3.host(2).clock_skew(+240)
     lab3.host(3).clock_skew(-240)
