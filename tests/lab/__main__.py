@@ -25,7 +25,7 @@ def main() -> int:
     up.add_argument("--mtu", type=int, default=1500)
     up.add_argument("--slurm", action="store_true", help="with a Slurm cluster on them")
     commands.add_parser("list", help="all labs of this machine")
-    down = commands.add_parser("down", help="remove the lab; without --lab all that nobody owns")
+    down = commands.add_parser("down", help="remove the lab, and all that a killed owner left")
     down.add_argument("--all", action="store_true", help="all labs, those of running tests too")
     run = commands.add_parser("exec", help="run a command as root in host I")
     run.add_argument("i", type=int)
@@ -94,7 +94,11 @@ def _to_a_host(lab: Lab, arguments: argparse.Namespace) -> None:
 
 
 def _removable(everything: bool) -> dict[str, Path]:
-    return labs() if everything else {**ownerless(), **staying()}
+    if everything:
+        return labs()
+    if len(staying()) > 1:
+        raise ValueError(f"which one? --lab NAME of {', '.join(staying())}, or --all")
+    return {**ownerless(), **staying()}
 
 
 if __name__ == "__main__":
