@@ -94,6 +94,54 @@ class Checkpoint:
         for entry in self.entries:
             checked(self.folder / entry.name, entry.written)
 
+    def check_logs(self, folder: JobFolder) -> None:
+        """Compare the length of every log with what it was.
+
+        Raises:
+            CheckpointError: one is shorter, or cannot be looked at; names it.
+        """
+        for entry in self.entries:
+            path = folder.path / entry.log
+            try:
+                size = path.stat().st_size if path.exists() else 0
+            except OSError as error:
+                raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+            if size < entry.log_bytes:
+                raise CheckpointError(
+                    f"{path}: has {size} bytes, the checkpoint was made after {entry.log_bytes}: a part of "
+                    f"the log is lost"
+                )
+
+
+def forget_old(folder: JobFolder) -> int:
+    """Remove what is older than the last ``KEPT`` checkpoints whose files are all here.
+
+    Returns:
+        The least number that is kept; 0 if none was removed for good.
+    """
+    whole = [number for number in numbers(folder) if _is_whole(folder, number)]
+    if len(whole) < KEPT:
+        return 0
+    least = whole[-KEPT]
+    for old in numbers(folder):
+        if old < least:
+            shutil.rmtree(folder_of(folder, old), ignore_errors=True)
+    return least
+
+
+def _is_whole(folder: JobFolder, number: int) -> bool:
+    """Whether list and files are here, by their lengths, and the logs as far as they belong to it."""
+    try:
+        found = load(folder_of(folder, number))
+        if found is None:
+            return False
+        found.check_logs(folder)
+        return all(
+            (found.folder / entry.name).stat().st_size == entry.written.nbytes for entry in found.entries
+        )
+    except (OSError, CheckpointError):
+        return False
+
 
 def file_name(member: int, n: int) -> str:
     """The file of a member of a job with ``n`` nodes."""
@@ -134,9 +182,7 @@ def commit(
         with suppress(OSError):
             temporary.unlink()
         raise unwritable(path, error) from error
-    for old in numbers(folder):
-        if old <= number - KEPT:
-            shutil.rmtree(folder_of(folder, old), ignore_errors=True)
+    forget_old(folder)
 
 
 def numbers(folder: JobFolder) -> list[int]:
@@ -158,6 +204,7 @@ def newest(folder: JobFolder) -> tuple[Checkpoint | None, list[str]]:
             if found is None:
                 continue
             found.check()
+            found.check_logs(folder)
         except CheckpointError as error:
             problems.append(str(error))
         else:
@@ -196,16 +243,11 @@ def cut_logs(folder: JobFolder, checkpoint: Checkpoint) -> None:
         CheckpointError: a log is shorter than it was.
         PreflightError: a log cannot be changed.
     """
+    checkpoint.check_logs(folder)
     for entry in checkpoint.entries:
         path = folder.path / entry.log
         try:
-            size = path.stat().st_size if path.exists() else 0
-            if size < entry.log_bytes:
-                raise CheckpointError(
-                    f"{path}: has {size} bytes, the checkpoint was made after {entry.log_bytes}: a part of "
-                    f"the log is lost"
-                )
-            if size > entry.log_bytes:
+            if path.exists() and path.stat().st_size > entry.log_bytes:
                 os.truncate(path, entry.log_bytes)
         except OSError as error:
             raise unwritable(path, error) from error

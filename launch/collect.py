@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from decentral.errors import RunFailed
-from launch.paths import unwritable
+from launch.checkpoints import LIST
+from launch.paths import CHECKPOINTS, unwritable
 
 PIECE_BYTES = 1 << 20
-ROUND_BYTES = 8 << 20
+ROUND_BYTES = 2 << 20
 """Most that one round of collecting sends, so that other events are not held up."""
 
 
@@ -35,18 +36,29 @@ class Collector:
         """The other end has the first ``nbytes`` of ``path`` already."""
         self._sent[path] = nbytes
 
-    def collect(self, *, everything: bool = False) -> None:
-        """Send what has grown; all of it, or at most ``ROUND_BYTES`` now."""
-        left = None if everything else ROUND_BYTES
-        for path in sorted(_files(self._folder)):
+    def collect(self) -> bool:
+        """Send what has grown, at most about ``ROUND_BYTES``; False where there was nothing.
+
+        Logs go first, then checkpoints as they were made, each with its list last: where the list has
+        arrived, so have its files, and the logs as far as the checkpoint goes.
+        """
+        left = ROUND_BYTES
+        for path in sorted(_files(self._folder), key=self._turn):
             name = path.relative_to(self._folder).as_posix()
             for offset, piece in self._grown(path, name):
                 self._send(name, offset, piece)
                 self._sent[name] = offset + len(piece)
-                if left is not None:
-                    left -= len(piece)
-                    if left <= 0:
-                        return
+                left -= len(piece)
+                if left <= 0:
+                    return True
+        return left < ROUND_BYTES
+
+    def _turn(self, path: Path) -> tuple[int, int, bool, str]:
+        parts = path.relative_to(self._folder).parts
+        if parts[0] != CHECKPOINTS or len(parts) < 2:
+            return 0, 0, False, str(path)
+        number = int(parts[1]) if parts[1].isdecimal() else 0
+        return 1, number, parts[-1] == LIST, str(path)
 
     def _grown(self, path: Path, name: str) -> Iterator[tuple[int, bytes]]:
         try:

@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import signal
+import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,10 @@ class Memory:
         return self.levels[0].kills if self.levels else None
 
 
+_LOG_CLOCK_US = 1_000_000
+"""How far the kernel log's clock may be behind the monotonic one."""
+
+
 class Deaths:
     """Says of children how they died.
 
@@ -74,6 +79,7 @@ class Deaths:
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
+        self._since_us = time.monotonic_ns() // 1000
         self._before = Memory.now(root)
 
     def how(self, pid: int, status: int) -> str:
@@ -87,7 +93,7 @@ class Deaths:
             return how(status)
         after = Memory.now(self._root)
         kills = _more(self._before.kills, after.kills)
-        if kills or _named_in_kernel_log(pid, self._root):
+        if kills or _named_in_kernel_log(pid, self._root, self._since_us):
             text = f"ran out of memory (the kernel killed it; {_limit_reached(self._before, after)})"
             self._count_one()
             return text
@@ -176,8 +182,11 @@ def _limit_reached(before: Memory, after: Memory) -> str:
     return "the machine had none left"
 
 
-def _named_in_kernel_log(pid: int, root: Path) -> bool:
-    """Whether the kernel log says that it killed this very process; False where it is not readable."""
+def _named_in_kernel_log(pid: int, root: Path, since_us: int) -> bool:
+    """Whether the kernel log says that it killed this very process; False where it is not readable.
+
+    Records from before ``since_us`` on the monotonic clock are of other processes that had its pid.
+    """
     try:
         if os.readlink(root / "proc/self/ns/pid") != _INITIAL_PID_NAMESPACE:
             return False  # its pids are not ours
@@ -187,7 +196,9 @@ def _named_in_kernel_log(pid: int, root: Path) -> bool:
     wanted = re.compile(rb"[Kk]ill(?:ed|ing)? process %d \(" % pid)
     try:
         while record := os.read(fd, 8192):
-            if wanted.search(record):
+            # "priority,sequence,microseconds,flags;text"
+            stamp = record.partition(b";")[0].split(b",")
+            if wanted.search(record) and int(stamp[2]) >= since_us - _LOG_CLOCK_US:
                 return True
     except OSError:  # EAGAIN after the last record; EPIPE where some were overwritten meanwhile
         pass

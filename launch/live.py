@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ class LiveFile(Display):
         """See ``Display``; the file is gone afterwards."""
         self._display.close()
         self._broken = True
-        (self._folder.path / LIVE).unlink(missing_ok=True)
+        with suppress(OSError):  # it is out of date by itself once the launcher is gone
+            (self._folder.path / LIVE).unlink()
 
     @property
     def stalls(self) -> list[dict[str, Any]]:

@@ -128,7 +128,7 @@ class Members:
             return
         while True:
             try:
-                data = forked.line.recv(1 << 17, socket.MSG_DONTWAIT)
+                data = forked.line.recv(1 << 18, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except ConnectionResetError:  # it died with an order unread
@@ -143,6 +143,7 @@ class Members:
         self.signal(signal.SIGKILL)
         for forked in self._forked.values():
             os.waitpid(forked.pid, 0)
+            self._let_go(forked)
         self._forked.clear()
         self.board.close()
 
@@ -180,14 +181,17 @@ class Members:
             self.hear(forked.line.fileno())
         self._report_progress(forked)
         _, status = os.waitpid(forked.pid, 0)
-        for fd in (forked.pidfd, forked.line.fileno()):
-            if fd in self._sources:
-                self._forget(fd)
-        forked.let_go()
+        self._let_go(forked)
         del self._forked[forked.number]
         self._stalls.forget(forked.number)
         code = os.waitstatus_to_exitcode(status)
         self._tell("exited", member=forked.number, status=code, how=self._deaths.how(forked.pid, code))
+
+    def _let_go(self, forked: Forked) -> None:
+        for fd in (forked.pidfd, forked.line.fileno()):
+            if fd in self._sources:
+                self._forget(fd)
+        forked.let_go()
 
     def _forget(self, fd: int) -> None:
         self._poll.unregister(fd)

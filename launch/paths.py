@@ -12,6 +12,8 @@ from typing import Any
 
 from decentral.errors import PreflightError
 
+CHECKPOINTS = "checkpoints"
+
 
 @dataclass(frozen=True)
 class JobFolder:
@@ -49,7 +51,7 @@ class JobFolder:
     @property
     def checkpoints(self) -> Path:
         """One folder per checkpoint (launch.checkpoints)."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def log(self, host: str) -> Path:
         """What the processes of one host printed."""

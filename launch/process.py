@@ -230,7 +230,8 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
         try:
             kept = endpoint.keep(emulation.timekeeper, terminated, saves)
         except Exception:
-            emulation.write(recorder, "failed", cpu_s())
+            with suppress(PreflightError):  # the disk may be full; why the run ended must not be lost over it
+                emulation.write(recorder, "failed", cpu_s())
             raise
         emulation.write(recorder, "done" if kept else "interrupted", cpu_s())
     if not kept:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
+from collections import deque
 from typing import Any
 
 import msgpack
@@ -27,14 +29,55 @@ SILENCE_S = 6.0
 """An end that has heard nothing for so long takes the other for lost."""
 
 
-def write_frame(fd: int, message: dict[str, Any]) -> None:
-    """Write one message; blocks until all of it is out."""
-    body: bytes = msgpack.packb(message)
-    if len(body) > MAX_FRAME_BYTES:
-        raise RunFailed(f"a message has {len(body)} bytes, at most {MAX_FRAME_BYTES} are accepted")
-    data = memoryview(_LENGTH.pack(len(body)) + body + _END)
-    while data:
-        data = data[os.write(fd, data) :]
+class FrameWriter:
+    """Writes messages without ever blocking; what the other end does not take yet waits here. Thread-safe.
+
+    Args:
+        fd: a writable file descriptor, made non-blocking.
+
+    Attributes:
+        pending: bytes that wait; ``flush`` when ``fd`` is writable.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._queue: deque[memoryview] = deque()
+        self.pending = 0
+
+    def write(self, message: dict[str, Any]) -> None:
+        """Write one message, now or later.
+
+        Raises:
+            RunFailed: it is longer than the other end accepts.
+            BrokenPipeError: nobody reads any more.
+        """
+        body: bytes = msgpack.packb(message)
+        if len(body) > MAX_FRAME_BYTES:
+            raise RunFailed(f"a message has {len(body)} bytes, at most {MAX_FRAME_BYTES} are accepted")
+        data = memoryview(_LENGTH.pack(len(body)) + body + _END)
+        with self._lock:
+            self._queue.append(data)
+            self.pending += len(data)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the other end takes now.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        with self._lock:
+            while self._queue:
+                try:
+                    written = os.write(self._fd, self._queue[0])
+                except BlockingIOError:
+                    return
+                self.pending -= written
+                self._queue[0] = self._queue[0][written:]
+                if not self._queue[0]:
+                    self._queue.popleft()
 
 
 class FrameReader:

@@ -11,21 +11,21 @@ import threading
 import time
 from types import TracebackType
 
-from launch.protocol import BEAT_S, write_frame
+from launch.protocol import BEAT_S, FrameWriter
 
 
 class Pulse:
     """While an agent loads data: tells the launcher that it lives, and ends it when the launcher does not.
 
-    A thread, for the length of a ``with`` block in which no member lives and nobody else writes to ``out``.
+    A thread, for the length of a ``with`` block in which no member lives.
 
     Args:
-        out: the agent's output.
+        out: to the launcher.
         silence_s: with ``beat``, the agent ends when nothing has come in for so long.
         beat: whether beats are sent and expected (a line to another host).
     """
 
-    def __init__(self, out: int, silence_s: float, *, beat: bool) -> None:
+    def __init__(self, out: FrameWriter, silence_s: float, *, beat: bool) -> None:
         self._out = out
         self._silence_s = silence_s
         self._beat = beat
@@ -57,7 +57,7 @@ class Pulse:
                 heard_s, waiting = time.monotonic(), now_waiting
             if time.monotonic() - heard_s > self._silence_s:
                 os._exit(1)
-            write_frame(self._out, {"is": "beat"})
+            self._out.write({"is": "beat"})
 
 
 def _waiting_bytes() -> int:

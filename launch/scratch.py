@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +17,8 @@ class PrivateFolder:
     """A new folder, mode 0700, that only its owner's user may enter.
 
     Its owner and all that the owner forks hold a lock in it. When all of them are gone, the next
-    ``PrivateFolder`` beside it removes it.
+    ``PrivateFolder`` of the same host and user beside it removes it. On a disk that hosts share, a host
+    leaves the folders of others alone: their locks may not be seen from here.
 
     Args:
         parent: made if it is missing.
@@ -27,11 +30,14 @@ class PrivateFolder:
 
     def __init__(self, parent: Path, prefix: str) -> None:
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent, prefix)
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        ours = f"{prefix}{_host()}-"
+        _sweep(parent, ours)
+        # Locked before it has the name by which it could be taken for one that was left behind.
+        made = Path(tempfile.mkdtemp(prefix=f".{ours}", dir=parent))
         # Exclusive among open files, not processes: forked members keep it with the descriptor.
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = made.rename(made.with_name(made.name[1:]))
 
     def remove(self) -> None:
         """Remove it with all that is in it; may be called twice."""
@@ -41,18 +47,24 @@ class PrivateFolder:
             self._lock = -1
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Remove folders whose owners are all gone."""
-    for folder in parent.glob(f"{prefix}*"):
+def _host() -> str:
+    """A short name of this host since it was started."""
+    told = platform.node() + Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+
+
+def _sweep(parent: Path, ours: str) -> None:
+    """Remove folders of this host and user whose owners are all gone."""
+    for folder in parent.glob(f"{ours}*"):
         try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:  # another user's, or one that is being made or removed
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # another user's, or one that is being removed
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if os.fstat(lock).st_uid == os.geteuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # its owner lives
             continue
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(lock)

@@ -47,6 +47,7 @@ class Supervisor:
         observer: number of the observer.
         timekeeper: number of the timekeeper; None under the wall clock.
         max_rounds: for messages; None where only a time limit ends the run.
+        rounds: local rounds that are behind every node from the start.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class Supervisor:
         observer: int,
         max_rounds: int | None,
         timekeeper: int | None = None,
+        rounds: int = 0,
     ) -> None:
-        self.members = {number: Member(host) for number, host in hosts.items()}
+        self.members = {number: Member(host, round=rounds) for number, host in hosts.items()}
         self.state: JobState = "running"
         self.cause: str | None = None
         self._others = {observer: ("the observer", "(it scores the nodes' mean model)")}

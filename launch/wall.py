@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,10 @@ def gather(folder: JobFolder, arm: Arm, seed: int, state: str) -> list[str]:
         PreflightError: a file cannot be written; names it.
     """
     composition = compose(arm, seed)
-    paths = [folder.links(i) for i in range(arm.nodes)]
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    reports = []
+    for i in range(arm.nodes):
+        with suppress(OSError, ValueError):  # none, or half of one, of a host that was lost
+            reports.append(json.loads(folder.links(i).read_text(encoding="utf-8")))
     fidelity = merge([report["fidelity"] for report in reports], arm.nodes)
     write_links(folder.fidelity, fidelity)
     network, compute = composition.network, composition.compute

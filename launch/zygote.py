@@ -28,7 +28,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,22 +35,23 @@ from typing import Any
 import torch
 
 from decentral.config import Arm
-from decentral.errors import DecentralError, PreflightError
+from decentral.errors import DecentralError, PreflightError, RunFailed
 from decentral.tasks.base import LoadedTask
 from decentral.transports.addresses import Listen
 from launch.agreement import Sample
 from launch.assignment import Assignment
 from launch.build import Workload, load_workload
-from launch.collect import Collector, land
+from launch.collect import ROUND_BYTES
+from launch.death import report
 from launch.facts import data_address, facts, free_bytes, usable_cores
-from launch.holding import Hold
 from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
-from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, write_frame
+from launch.process import MAX_FAILURE_CHARACTERS
+from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, FrameWriter
 from launch.pulse import Pulse
-from launch.scratch import PrivateFolder
 from launch.warmup import warm_up
+from launch.workplace import Workplace
 
 PROGRESS_EVERY_MS = 200
 """How often the board is read for the launcher's display."""
@@ -66,7 +66,8 @@ class Agent:
     """
 
     def __init__(self, out: int) -> None:
-        self._out = out
+        self._fd = out
+        self._out = FrameWriter(out)
         self._orders = FrameReader(0, "the launcher")
         self._tasks: dict[str, LoadedTask] = {}
         self._warm: dict[str, Sample] = {}
@@ -75,13 +76,10 @@ class Agent:
         self._job: dict[str, Any] = {}
         self._base = Path()
         self._listen: Listen | None = None
-        self._folder = Path()
         self._workload: Workload | None = None
         self._members: Members | None = None
-        self._sockets: PrivateFolder | None = None
-        self._scratch: PrivateFolder | None = None
-        self._collector: Collector | None = None
-        self._hold: Hold | None = None
+        self._closing = False
+        self._place: Workplace | None = None
         self._heard_ms = now_ms()
         self._due_ms = {"beat": 0, "progress": 0, "collect": 0}
 
@@ -91,38 +89,57 @@ class Agent:
         self._tell("hello", **facts(Path(tempfile.gettempdir())))
         try:
             while not self._orders.ended and not self._deserted():
-                busy = self._members is not None or self._host["remote"]
-                for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if busy else None):
+                for fd in self._ready():
                     if fd == 0:
-                        for order in self._orders.read():
-                            self._heard_ms = now_ms()
+                        orders = self._orders.read()
+                        self._heard_ms = now_ms()
+                        for order in orders:
                             if order["do"] == "exit":
                                 return
                             self._obey(order)
+                    elif fd == self._fd:
+                        self._out.flush()
                     elif self._members is not None:
                         self._members.hear(fd)
                 self._look_at_the_clock()
         finally:
             if self._members is not None:
                 self._members.end()
-            for folder in (self._sockets, self._scratch):
-                if folder is not None:
-                    folder.remove()
+            if self._place is not None:
+                self._place.leave()
+
+    def _ready(self) -> list[int]:
+        """Wait for something to do; this agent's output is among it while something waits to go out."""
+        busy = self._members is not None or self._closing or self._host["remote"]
+        self._poll.register(self._fd, select.POLLOUT if self._out.pending else 0)
+        return [fd for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if busy else None)]
 
     def _deserted(self) -> bool:
-        return bool(self._host["remote"]) and now_ms() - self._heard_ms > SILENCE_S * 1000
+        if not self._host["remote"] or now_ms() - self._heard_ms <= SILENCE_S * 1000:
+            return False
+        # It may have been this agent that was busy, and what was said meanwhile be unread.
+        return not select.select([0], [], [], 0)[0]
 
     def _look_at_the_clock(self) -> None:
         if self._host["remote"] and self._due("beat", BEAT_S * 1000):
             self._tell("beat")
+        if self._closing:
+            self._close_job()
         if self._members is None:
             return
         if self._due("progress", PROGRESS_EVERY_MS):
             self._members.look()
-        if self._collector is not None and self._due("collect", COLLECT_EVERY_MS):
-            self._collector.collect()
+        if self._due("collect", COLLECT_EVERY_MS):
+            self._collect()
         if not self._members:
+            self._members = None
             self._close_job()
+
+    def _collect(self) -> bool:
+        """Send what has grown, unless what was sent before is still to go out; False if all has gone."""
+        if self._place is None or not self._place.apart:
+            return False
+        return self._out.pending > ROUND_BYTES or self._place.collect() or self._out.pending > 0
 
     def _due(self, what: str, every_ms: float) -> bool:
         now = now_ms()
@@ -139,10 +156,9 @@ class Agent:
                 self._refusing(self._load, order)
             case "time":
                 self._tell("time", here_ns=time.monotonic_ns())
-            case "put":
-                land(self._folder, self._host["name"], order["path"], order["offset"], order["data"])
-                if self._collector is not None:
-                    self._collector.known(order["path"], order["offset"] + len(order["data"]))
+            case "put" if self._place is not None:
+                place = self._place
+                self._refusing(lambda piece: place.put(self._host["name"], piece), order)
             case "fork":
                 self._refusing(self._fork, order)
             case "stop" if self._members is not None:
@@ -150,10 +166,15 @@ class Agent:
             case "tell" if self._members is not None:
                 self._members.order_one(order["member"], order["words"])
             case "go" | "rest" | "release" if self._members is not None:
-                if order.get("book"):
-                    assert self._sockets is not None
-                    book_of(self._sockets.path).write_bytes(order["book"])
-                self._members.order(order["do"])
+                self._refusing(self._pass_on, order)
+
+    def _pass_on(self, order: dict[str, Any]) -> None:
+        assert self._members is not None
+        if order.get("book"):
+            assert self._place is not None
+            assert self._place.sockets is not None
+            book_of(self._place.sockets).write_bytes(order["book"])
+        self._members.order(order["do"])
 
     def _refusing(self, act: Any, order: dict[str, Any]) -> None:
         """Run ``act``; what it raises becomes the event ``refused``, and the job is none of this agent's."""
@@ -166,12 +187,12 @@ class Agent:
             what = f"cannot start the nodes: {error}; look at ulimit -a, TMPDIR and the space there"
             code = PreflightError.exit_code
         except Exception as error:  # third-party parts may raise anything; it is reported whole
-            last = "".join(traceback.format_exception_only(error)).strip()
-            what, code = f"{last}\n{traceback.format_exc()}", 4
+            what, code = report(error, MAX_FAILURE_CHARACTERS), RunFailed.exit_code
         self._tell("refused", what=what, code=code)
         if order["do"] == "fork":
             if self._members is not None:
                 self._members.end()
+                self._members = None
             self._close_job()
 
     def _settle(self, order: dict[str, Any]) -> None:
@@ -188,24 +209,23 @@ class Agent:
     def _load(self, order: dict[str, Any]) -> None:
         self._job = order
         remote = bool(self._host["remote"])
+        arm = Arm.model_validate_json(order["arm"])
         with Pulse(self._out, SILENCE_S, beat=remote):
-            arm = Arm.model_validate_json(order["arm"])
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
             sample = self._warm_up(workload)
         self._heard_ms = now_ms()
         self._workload = workload
-        self._folder = Path(order["folder"])
-        if remote and not _holds(order["probe"]):
-            self._scratch = PrivateFolder(self._base / "scratch", "job-")
-            self._folder = self._scratch.path
-            self._collector = Collector(
-                self._folder,
-                lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
-            )
-        self._hold = Hold(self._folder, alone=False)
+        if self._place is not None:
+            self._place.leave()  # of a job that was loaded and never begun
+        self._place = Workplace(
+            Path(order["folder"]),
+            order["probe"],
+            self._base,
+            remote=remote,
+            send=lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
+        )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
-        apart = self._scratch is not None
-        self._tell("loaded", measured_ns=measured_ns, sample=sample, apart=apart)
+        self._tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
 
     def _warm_up(self, workload: Workload) -> Sample:
         """Once per task and seed; the sample is the same for all arms of them."""
@@ -216,18 +236,18 @@ class Agent:
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None
-        job = self._job
-        # Short, as Unix socket paths are limited to 107 bytes, and private: only this user may connect.
-        self._sockets = PrivateFolder(Path(tempfile.gettempdir()), "decentral-")
-        self._tell("sockets", folder=str(self._sockets.path))
+        assert self._place is not None
+        job, place = self._job, self._place
+        sockets = place.make_sockets()
+        self._tell("sockets", folder=str(sockets))
         cores = usable_cores()
-        members = self._members = Members(self._poll, self._tell, self._out, len(job["members"]))
+        members = self._members = Members(self._poll, self._tell, self._fd, len(job["members"]))
         assignments = [
             Assignment(
                 number=number,
                 run=job["run"],
-                sockets=self._sockets.path,
-                folder=JobFolder(self._folder),
+                sockets=sockets,
+                folder=JobFolder(place.folder),
                 host=self._host["name"],
                 board=members.board,
                 slot=slot,
@@ -245,29 +265,17 @@ class Agent:
             self._tell("beat")
 
     def _close_job(self) -> None:
-        """All members have ended: tell what is left to tell, and keep nothing."""
-        self._members = None
-        if self._collector is not None:
-            self._collector.collect(everything=True)
-            self._collector = None
-        if self._hold is not None:
-            self._hold.let_go()
-        for folder in (self._sockets, self._scratch):
-            if folder is not None:
-                folder.remove()
-        self._sockets = self._scratch = None
+        """All members have ended: tell what is left, as fast as the line takes it, and keep nothing."""
+        self._closing = self._collect()
+        if self._closing:
+            return
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
         self._tell("over")
 
     def _tell(self, event: str, **fields: Any) -> None:
-        write_frame(self._out, {"is": event, **fields})
-
-
-def _holds(probe: dict[str, str]) -> bool:
-    """Whether this host sees the run folder where the launcher has it: a file there says what it said."""
-    try:
-        return Path(probe["path"]).read_text(encoding="utf-8") == probe["text"]
-    except (OSError, UnicodeDecodeError):
-        return False
+        self._out.write({"is": event, **fields})
 
 
 def main() -> None:
@@ -288,9 +296,8 @@ def main() -> None:
     with suppress(BrokenPipeError):
         Agent(out).serve()
     sys.stderr.flush()
-    os._exit(
-        0
-    )  # to take torch down in order lasts a second, and whoever waits for this end gains nothing by it
+    # To take torch down in order lasts a second, and nobody gains by it.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 from decentral.errors import ConfigError, Interrupted, PreflightError, RunFailed
 from launch.display import Display
 from launch.executors.base import Interruption, Job, Outcome
-from launch.executors.line import Line, Pulse
+from launch.executors.line import END_S, Line, Pulse
 from launch.executors.loop import JobLoop
 from launch.executors.starters import Starter
 from launch.hosts import Hosts
@@ -85,6 +85,7 @@ class Fleet:
             observer=n,
             timekeeper=None if wall else n + 1,
             max_rounds=job.arm.run.max_rounds,
+            rounds=0 if job.resumed is None else job.resumed.rounds,
         )
         loop = JobLoop(self._lines, job, placement, supervisor, display=display, interruption=interruption)
         outcome = loop.run()
@@ -103,8 +104,9 @@ class Fleet:
         self._pulse, self._met = None, False
         for line in lines.values():
             line.hang_up()
+        by_s = time.monotonic() + END_S  # one deadline for all
         for line in lines.values():
-            line.close()
+            line.close(by_s)
 
     def _await_all(self, interruption: Interruption | None) -> list[str]:
         """Read until all agents and this process know each other; what went wrong with those that do not."""

@@ -9,14 +9,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from decentral.errors import RunFailed
 from launch.executors.starters import Starter
 from launch.hosts import Host
-from launch.protocol import BEAT_S, SILENCE_S, FrameReader, write_frame
+from launch.protocol import BEAT_S, SILENCE_S, FrameReader, FrameWriter
 
-_END_S = 5.0
+END_S = 5.0
 """How long an agent may take to end after its input has closed."""
 _EXCHANGES = 21
 """Round trips by which a host's clock is compared."""
@@ -52,7 +53,7 @@ class Line:
         self._in = self._process.stdin
         self._out = self._process.stdout
         self._reader = FrameReader(self._out.fileno(), f"the agent on host {host.name}", preamble=True)
-        self._writing = threading.Lock()
+        self._writer = FrameWriter(self._in.fileno())
         self._heard_s = time.monotonic()
 
     @property
@@ -71,32 +72,34 @@ class Line:
         return self._reader.ended
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the agent was heard of."""
-        return time.monotonic() - self._heard_s
-
-    @property
     def silent(self) -> bool:
         """Whether a remote agent has not been heard of for so long that its host counts as lost."""
-        return self.remote and bool(self.facts) and self.silent_s > SILENCE_S
+        if not self.remote or not self.facts or time.monotonic() - self._heard_s <= SILENCE_S:
+            return False
+        # It may have been this process that was busy, and what was said meanwhile be unread.
+        return not select.select([self], [], [], 0)[0]
+
+    @property
+    def pending(self) -> bool:
+        """Whether orders wait for the agent to take them: ``flush`` them every now and then."""
+        return self._writer.pending > 0
 
     def fileno(self) -> int:
         """Readable when events are here or the agent has ended."""
         return self._out.fileno()
 
     def order(self, do: str, **fields: Any) -> None:
-        """Tell the agent; one that is gone is passed over: its output ends too, where its loss is noticed."""
-        with self._writing:
-            try:
-                write_frame(self._in.fileno(), {"do": do, **fields})
-            except (BrokenPipeError, ValueError):
-                return
+        """Tell the agent, now or as soon as it listens; never blocks.
 
-    def beat(self) -> None:
-        """Let the agent know that the launcher lives; nothing while an order is being written, which does."""
-        if self._writing.acquire(blocking=False):
-            self._writing.release()
-            self.order("beat")
+        One that is gone is passed over: its output ends too, which is where its loss is noticed.
+        """
+        with suppress(BrokenPipeError, OSError):
+            self._writer.write({"do": do, **fields})
+
+    def flush(self) -> None:
+        """Pass on what waits, as far as the agent takes it."""
+        with suppress(BrokenPipeError, OSError):
+            self._writer.flush()
 
     def read(self) -> list[dict[str, Any]]:
         """Events that are here, but for beats.
@@ -158,8 +161,7 @@ class Line:
 
     def hang_up(self) -> None:
         """Close the agent's input, which ends it and all that it forked; does not wait."""
-        with self._writing:
-            self._in.close()
+        self._in.close()
 
     def break_off(self) -> None:
         """End the agent at once, without waiting for its goodwill; ``ended`` is true then."""
@@ -178,11 +180,15 @@ class Line:
         last = self._last_words()
         return f"{how}; it printed: {last}" if last else how
 
-    def close(self) -> None:
-        """Hang up and wait until the agent has ended; may be called after ``break_off``."""
+    def close(self, by_s: float | None = None) -> None:
+        """Hang up and wait until the agent has ended; may be called after ``break_off``.
+
+        Args:
+            by_s: when an agent that has not ended is ended, on the monotonic clock; None: after 5 s.
+        """
         self.hang_up()
         try:
-            self._process.wait(_END_S)
+            self._process.wait(END_S if by_s is None else max(0.0, by_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             self._starter.abandon(self._process)
         self._out.close()
@@ -214,4 +220,4 @@ class Pulse:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
             for line in self._lines:
-                line.beat()
+                line.order("beat")

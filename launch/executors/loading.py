@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from decentral.errors import RunFailed
@@ -100,7 +101,8 @@ class Loading:
 
     def end(self) -> None:
         """The job is over."""
-        self._probe.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has become read-only is no cause of its own here
+            self._probe.unlink()
 
     def _order(self, name: str, measured_ns: int | None) -> None:
         line = self._lines[name]

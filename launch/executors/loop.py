@@ -27,6 +27,8 @@ INTERRUPT_GRACE_MS = 5000
 """After Ctrl-C; a second one ends everything at once."""
 _LOOK_EVERY_MS = 500
 """How often silence of hosts is looked for."""
+_FLUSH_EVERY_MS = 5
+"""How often orders that an agent did not take yet are offered again."""
 _STATES: dict[Order, str] = {"go": "running", "release": "ending", "stop": "stopping"}
 """What displays show of a host that was given an order."""
 
@@ -87,28 +89,36 @@ class JobLoop:
             self._display.hosts({name: self._placement.members_on(name) for name in self._lines})
             self._loading.begin()
             while not self._over:
-                for fd, _ in poll.poll(_LOOK_EVERY_MS):
-                    if fd == self._interruption.fileno():
-                        self._interrupt()
-                    else:
-                        self._listen(by_fd[fd])
-                self._look_for_silence()
-                self._checkpoints.look()
-                for line in self._lines.values():
-                    if not line.remote and not line.ended:
-                        self._display.heard(line.name)  # a pipe inside this machine: it lives, or ends
-                self._display.tick()
-                for fd, line in list(by_fd.items()):
-                    if line.ended:
-                        poll.unregister(fd)
-                        del by_fd[fd]
+                self._turn(poll, by_fd)
         except PreflightError as error:  # the run folder cannot be written: what is still to come is lost
             for line in self._lines.values():
                 line.break_off()
-            self._refusal = Outcome("failed", str(error), PreflightError.exit_code)
+            if self._supervisor.state in ("running", "done"):  # else there was another cause before
+                self._refusal = Outcome("failed", str(error), PreflightError.exit_code)
         finally:
             self._loading.end()
         return self._outcome()
+
+    def _turn(self, poll: select.poll, by_fd: dict[int, Line]) -> None:
+        """Wait for what happens next, and see to it."""
+        waiting = [line for line in self._lines.values() if line.pending]
+        for line in waiting:
+            line.flush()
+        for fd, _ in poll.poll(_FLUSH_EVERY_MS if waiting else _LOOK_EVERY_MS):
+            if fd == self._interruption.fileno():
+                self._interrupt()
+            else:
+                self._listen(by_fd[fd])
+        self._look_for_silence()
+        self._checkpoints.look()
+        for line in self._lines.values():
+            if not line.remote and not line.ended:
+                self._display.heard(line.name)  # a pipe inside this machine: it lives, or ends
+        self._display.tick()
+        for fd, line in list(by_fd.items()):
+            if line.ended:
+                poll.unregister(fd)
+                del by_fd[fd]
 
     @property
     def _over(self) -> bool:
@@ -167,6 +177,8 @@ class JobLoop:
         self._carry_out(self._supervisor.interrupted())
         if self._interruption.count > 1:
             for line in self._lines.values():
+                line.hang_up()  # all of them, before the first is waited for
+            for line in self._lines.values():
                 self._lost(line, "was ended by the user")
 
     # Events
@@ -213,7 +225,7 @@ class JobLoop:
         match event["is"]:
             case "loaded":
                 return self._loaded(name, event)
-            case "file":
+            case "file" if not self._checkpoints.forgotten(event["path"]):
                 land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
             case "sockets":
                 self._sockets[name] = event["folder"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from decentral.errors import PreflightError
-from launch.checkpoints import KEPT, LIST, Due, folder_of, numbers
+from launch.checkpoints import LIST, Due, forget_old, numbers
 from launch.collect import PIECE_BYTES
 from launch.executors.base import Job
 from launch.executors.line import Line
+from launch.paths import CHECKPOINTS
 from launch.placement import Placement
 
 
@@ -42,6 +42,7 @@ class Checkpoints:
         self._due = Due(job.arm.nodes, every=asked.every, every_s=asked.every_s, rounds=rounds)
         self._number = max(numbers(job.folder), default=0)
         self._making = True
+        self._least = 0
 
     def begin(self) -> None:
         """All members run: from now on one can be made."""
@@ -64,9 +65,12 @@ class Checkpoints:
     def saved(self, number: int) -> None:
         """One has been made: what is too old is removed here as it is where it was made."""
         self._making = False
-        for old in numbers(self._job.folder):
-            if old <= number - KEPT:
-                shutil.rmtree(folder_of(self._job.folder, old), ignore_errors=True)
+        self._least = max(self._least, forget_old(self._job.folder))
+
+    def forgotten(self, path: str) -> bool:
+        """Whether a piece of a file belongs to a checkpoint that has been removed since."""
+        parts = path.split("/")
+        return parts[0] == CHECKPOINTS and parts[1].isdecimal() and int(parts[1]) < self._least
 
     @property
     def nominal_ns(self) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.errors import RunFailed
-from launch.protocol import MAX_FRAME_BYTES, FrameReader, write_frame
+from launch.protocol import MAX_FRAME_BYTES, FrameReader, FrameWriter
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary()
 MESSAGES = st.dictionaries(
@@ -69,21 +68,34 @@ def test_messages_arrive_whatever_the_chunks(messages: list[dict[str, Any]], dat
         pipe.close()
 
 
-def test_what_write_frame_writes_is_read(pipe: Pipe) -> None:
-    write_frame(pipe.into, {"is": "exited", "member": 3, "status": -9})
-    write_frame(pipe.into, {"is": "over"})
+def test_what_is_written_is_read(pipe: Pipe) -> None:
+    writer = FrameWriter(pipe.into)
+    writer.write({"is": "exited", "member": 3, "status": -9})
+    writer.write({"is": "over"})
+    assert writer.pending == 0
     assert pipe.reader.read() == [{"is": "exited", "member": 3, "status": -9}, {"is": "over"}]
 
 
-def test_a_frame_larger_than_the_pipe(pipe: Pipe) -> None:
+def test_a_frame_larger_than_the_pipe_waits_and_never_blocks(pipe: Pipe) -> None:
     message = {"is": "failed", "what": "x" * 3_000_000}
-    writer = threading.Thread(target=write_frame, args=(pipe.into, message))
-    writer.start()
+    writer = FrameWriter(pipe.into)
+    writer.write(message)
+    writer.write({"is": "over"})
+    assert writer.pending > 2_000_000
     got: list[dict[str, Any]] = []
-    while not got:
-        got = pipe.reader.read()
-    writer.join()
-    assert got == [message]
+    while len(got) < 2:
+        got += pipe.reader.read()
+        writer.flush()
+    assert got == [message, {"is": "over"}]
+    assert writer.pending == 0
+
+
+def test_nobody_reads(pipe: Pipe) -> None:
+    writer = FrameWriter(pipe.into)
+    os.close(pipe.out)
+    with pytest.raises(BrokenPipeError):
+        writer.write({"is": "over"})
+    pipe.out = os.open(os.devnull, os.O_RDONLY)
 
 
 def test_a_stream_that_ends_within_a_frame_has_ended(pipe: Pipe) -> None:
@@ -97,7 +109,7 @@ def test_a_stream_that_ends_within_a_frame_has_ended(pipe: Pipe) -> None:
 
 def test_every_frame_ends_a_line(pipe: Pipe) -> None:
     """srun keeps what follows the last line break, so a frame without one would never arrive."""
-    write_frame(pipe.into, {"is": "over"})
+    FrameWriter(pipe.into).write({"is": "over"})
     assert os.read(pipe.out, 1000).endswith(b"\n")
 
 
