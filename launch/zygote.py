@@ -53,8 +53,7 @@ from launch.pulse import Pulse
 from launch.warmup import warm_up
 from launch.workplace import Workplace
 
-PROGRESS_EVERY_MS = 200
-"""How often the board is read for the launcher's display."""
+PROGRESS_EVERY_MS = 200  # how often the board is read for the launcher's display
 COLLECT_EVERY_MS = 500
 
 
@@ -110,8 +109,8 @@ class Agent:
 
     def _ready(self) -> list[int]:
         """Wait for something to do; this agent's output is among it while something waits to go out."""
-        busy = self._members is not None or self._closing or self._host["remote"]
         self._poll.register(self._fd, select.POLLOUT if self._out.pending else 0)
+        busy = self._members is not None or self._closing or self._host["remote"]
         return [fd for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if busy else None)]
 
     def _deserted(self) -> bool:
@@ -200,10 +199,8 @@ class Agent:
         base = self._base = Path(order["folder"]).expanduser()
         towards = order["towards"]
         address = data_address(order["bind"], os.environ, towards) if towards else None
-        self._listen = None
-        if address is not None:
-            ports = order["ports"]
-            self._listen = Listen(address, None if ports is None else (ports[0], ports[1]))
+        ports = None if order["ports"] is None else (order["ports"][0], order["ports"][1])
+        self._listen = None if address is None else Listen(address, ports)
         self._tell("here", address=address, disk_free=free_bytes(base))
 
     def _load(self, order: dict[str, Any]) -> None:
@@ -271,7 +268,7 @@ class Agent:
             return
         if self._place is not None:
             self._place.leave()
-            self._place = None
+        self._place = None
         self._tell("over")
 
     def _tell(self, event: str, **fields: Any) -> None:
@@ -282,7 +279,6 @@ def main() -> None:
     """Serve the launcher at the other end of standard input and output."""
     # Whatever prints by accident must not get between the frames.
     out = os.dup(1)
-    os.set_inheritable(out, False)
     os.dup2(2, 1)
     os.write(out, PREAMBLE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

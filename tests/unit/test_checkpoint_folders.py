@@ -32,7 +32,10 @@ def make(folder: JobFolder, number: int, *, listed: bool = True) -> None:
     entries = []
     for member in range(N + 2):
         path = folder_of(folder, number) / file_name(member, N)
-        entries.append(Entry(member, *write(path, {"of": member}), log_of(folder, member, N), 10 * member))
+        log = log_of(folder, member, N)
+        (folder.path / log).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / log).write_bytes(b"x" * 35)
+        entries.append(Entry(member, *write(path, {"of": member}), log, 10 * member))
     if listed:
         commit(folder, number, entries, time_s=number / 2, rounds=number, nominal_ns=5)
 
@@ -111,15 +114,38 @@ def test_logs_are_cut_to_the_checkpoint(tmp_path: Path) -> None:
     make(folder, 1)
     found, _ = newest(folder)
     assert found is not None
-    for entry in found.entries:
-        path = tmp_path / entry.log
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x" * 35)
     cut_logs(folder, found)
     assert [(tmp_path / entry.log).stat().st_size for entry in found.entries] == [0, 10, 20, 30]
     (tmp_path / "metrics.jsonl").write_bytes(b"short")
+    (tmp_path / "network.jsonl").write_bytes(b"x" * 40)
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: has 5 bytes.*after 20: a part of the log"):
         cut_logs(folder, found)
+    assert (tmp_path / "network.jsonl").stat().st_size == 40, "nothing is cut where not all can be"
+
+
+def test_a_checkpoint_beyond_its_logs_is_passed_over(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    make(folder, 1)
+    make(folder, 2)
+    path = folder_of(folder, 2) / LIST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    entries = [Entry(**{**entry, "log_bytes": 36}) for entry in content["files"]]
+    commit(folder, 2, entries, time_s=1.0, rounds=2, nominal_ns=5)
+    found, problems = newest(folder)
+    assert found is not None
+    assert found.number == 1
+    assert "a part of the log is lost" in problems[0]
+
+
+def test_one_of_which_files_are_missing_keeps_the_one_before(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path)
+    make(folder, 1)
+    make(folder, 2)
+    (folder_of(folder, 2) / file_name(0, N)).unlink()  # as where it is still on its way from a host
+    make(folder, 3)
+    assert numbers(folder) == [1, 2, 3]
+    make(folder, 4)
+    assert numbers(folder) == [3, 4]
 
 
 def test_a_list_that_cannot_be_written_is_named(tmp_path: Path) -> None:

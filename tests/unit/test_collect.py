@@ -26,6 +26,10 @@ class Pair:
         self.pieces.append((path, offset, len(piece)))
         land(self.there, "h", path, offset, piece)
 
+    def collect_all(self) -> None:
+        while self.collector.collect():
+            pass
+
     def landed(self) -> dict[str, bytes]:
         files = self.there.rglob("*") if self.there.exists() else ()
         return {p.relative_to(self.there).as_posix(): p.read_bytes() for p in files if p.is_file()}
@@ -52,7 +56,7 @@ def test_what_grows_lands_byte_by_byte(
         pair.collector.collect()
         assert pair.landed() == expected
     before = len(pair.pieces)
-    pair.collector.collect(everything=True)
+    pair.collect_all()
     assert len(pair.pieces) == before, "what has been sent was sent again"
 
 
@@ -69,7 +73,7 @@ def test_what_is_not_complete_stays(pair: Pair) -> None:
     (pair.here / ".lock").write_bytes(b"")
     (pair.here / ".hidden").mkdir()
     (pair.here / ".hidden" / "file").write_bytes(b"x")
-    pair.collector.collect(everything=True)
+    pair.collect_all()
     assert pair.landed() == {}
 
 
@@ -82,13 +86,28 @@ def test_what_the_other_end_has_is_not_sent(pair: Pair) -> None:
     assert pair.landed() == {"a": b"0123456789"}
 
 
+def test_logs_go_before_checkpoints_and_lists_after_their_files(pair: Pair) -> None:
+    for name in ("checkpoints/10/checkpoint.json", "checkpoints/10/node-000.ckpt", "checkpoints/9/a.ckpt"):
+        (pair.here / name).parent.mkdir(parents=True, exist_ok=True)
+        (pair.here / name).write_bytes(b"x")
+    (pair.here / "nodes").mkdir()
+    (pair.here / "nodes" / "000.jsonl").write_bytes(b"{}")
+    pair.collect_all()
+    assert [name for name, _, _ in pair.pieces] == [
+        "nodes/000.jsonl",
+        "checkpoints/9/a.ckpt",
+        "checkpoints/10/node-000.ckpt",
+        "checkpoints/10/checkpoint.json",
+    ]
+
+
 def test_one_round_sends_a_bounded_amount(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "PIECE_BYTES", 4)
     monkeypatch.setattr(collect, "ROUND_BYTES", 8)
     (pair.here / "a").write_bytes(bytes(range(20)))
     pair.collector.collect()
     assert [size for _, _, size in pair.pieces] == [4, 4]
-    pair.collector.collect(everything=True)
+    pair.collect_all()
     assert pair.landed() == {"a": bytes(range(20))}
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,12 @@ class Machine:
         self.write(f"sys/fs/cgroup{group}/memory.events", events)
         self.write(f"sys/fs/cgroup{group}/memory.max", f"{limit}\n")
 
-    def kernel_log(self, pid: int) -> None:
+    def kernel_log(self, pid: int, ago_s: float = 0.0) -> None:
         """The kernel says that it killed ``pid``."""
+        at_us = int((time.monotonic() - ago_s) * 1e6)
         (self.root / "proc/self/ns").mkdir(parents=True, exist_ok=True)
         (self.root / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
-        self.write("dev/kmsg", f"6,1,2,-;Out of memory: Killed process {pid} (python) total-vm:1kB\n")
+        self.write("dev/kmsg", f"6,1,{at_us},-;Out of memory: Killed process {pid} (python) total-vm:1kB\n")
 
 
 @pytest.fixture
@@ -108,6 +110,11 @@ def test_a_kill_somewhere_on_the_machine_is_a_maybe(machine: Machine) -> None:
     assert text.startswith(
         "was killed by SIGKILL (probably for want of memory: the kernel killed 1 process of"
     )
+
+
+def test_an_old_record_is_of_another_process_with_that_pid(machine: Machine) -> None:
+    machine.kernel_log(7, ago_s=3600)
+    assert "somebody else's kill" in Deaths(machine.root).how(7, SIGKILL)
 
 
 def test_the_kernel_log_is_certain(machine: Machine) -> None:
