@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,17 @@ class Channel:
         except BlockingIOError:
             return None
 
-    def await_order(self, order: str) -> None:
-        """Block until the agent sends ``order``; the agent's end is this process's end."""
+    def await_order(self, order: str, heed: Callable[[list[Any]], None] = lambda _: None) -> None:
+        """Block until the agent sends ``order``; the agent's end is this process's end.
+
+        Args:
+            order: a word.
+            heed: hears what comes before it with more than one word.
+        """
         while (word := self._word()) != order:
-            # Which all members are told and only nodes wait for; and what came too late.
-            if word != "rest" and not isinstance(word, list):
+            if isinstance(word, list):
+                heed(word)
+            elif word != "rest":  # which all members are told and only nodes wait for
                 os._exit(1)
 
     def _word(self, flags: int = 0) -> Any:

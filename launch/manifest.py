@@ -76,6 +76,7 @@ class Manifest:
                     "cause": None,
                     "wall_s": None,
                     "placement": None,
+                    "lost": [],
                 }
                 for job in jobs
             ],
@@ -130,6 +131,7 @@ class Manifest:
             wall_s=round(wall_s, 3),
             stalls=list(stalls),
             placement=outcome.placement,
+            lost=[asdict(loss) for loss in outcome.lost],
         )
         if outcome.state == "done":
             self.write()  # otherwise end() follows at once, which copes with a disk that is full
@@ -137,7 +139,7 @@ class Manifest:
     def end(self, outcome: Outcome) -> None:
         """The run has ended; the last state."""
         ended = asdict(outcome)
-        del ended["placement"]  # is each job's
+        del ended["placement"], ended["lost"]  # are each job's
         self._content.update(ended_utc=_utc(), **ended)
         self.write()
 

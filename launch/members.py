@@ -24,7 +24,8 @@ from launch.stalls import LOOK_EVERY_S, Stalls, look_at
 _FIELDS = {
     "ready": ("address", "key"),
     "evaluated": ("node", "round", "scores"),
-    "failed": ("what", "waited"),
+    "failed": ("what", "waited", "shared"),
+    "lost": ("node", "time_s"),
     "saved": ("number", "time_s", "held_s", "nbytes"),
 }
 """Names of what a member's words carry."""

@@ -19,16 +19,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from decentral.errors import DecentralError, Interrupted, PreflightError, StalledError
+from decentral.errors import Deadlock, DecentralError, Interrupted, PreflightError, StalledError
 from decentral.messages import Message
+from decentral.observer import Observer
 from decentral.records import FileRecorder
-from decentral.tasks.base import Scores
+from decentral.speech import Gone
 from decentral.transports.addresses import Endpoint
 from decentral.transports.wire import ZmqWire
 from decentral.transports.zeromq import FOR_NODES, FOR_OBSERVER, ZmqTransport
 from decentral.wall import WallMedium
 from launch.assignment import Assignment, Channel
-from launch.board import Board
+from launch.board import MemberListener
 from launch.build import (
     Participant,
     Workload,
@@ -39,32 +40,12 @@ from launch.build import (
 )
 from launch.death import report
 from launch.emulator import Emulation
-from launch.kernel import give_back_free_memory
 from launch.paths import unwritable
 from launch.saving import NodeSaving, ObserverSaving, TimekeeperSaving
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 from launch.wall import write_links
 
 MAX_FAILURE_CHARACTERS = 20_000
-
-
-class MemberListener:
-    """Notes rounds on the host's board and tells the agent of evaluations."""
-
-    def __init__(self, channel: Channel, board: Board, slot: int) -> None:
-        self._channel = channel
-        self._board = board
-        self._slot = slot
-
-    def progress(self, node: int, round_: int, train_loss: float | None) -> None:
-        """A local round is finished."""
-        self._board.note(self._slot, round_, train_loss)
-
-    def evaluated(self, node: int, round_: int, scores: Scores) -> None:
-        """An evaluation is finished."""
-        # Not after every round: it saves 3 MB a node, and page faults then cost a tenth of the speed.
-        give_back_free_memory()
-        self._channel.tell("evaluated", node, round_, dict(scores))
 
 
 def member_main(workload: Workload, assignment: Assignment, line: socket.socket) -> NoReturn:
@@ -81,9 +62,11 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
     except Interrupted:
         code = Interrupted.exit_code
     except DecentralError as error:
-        channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS], isinstance(error, StalledError))
+        channel.tell(
+            "failed", str(error)[:MAX_FAILURE_CHARACTERS], isinstance(error, StalledError | Deadlock)
+        )
     except BaseException as error:
-        channel.tell("failed", report(error, MAX_FAILURE_CHARACTERS), False)
+        channel.tell("failed", report(error, MAX_FAILURE_CHARACTERS), False, False)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -109,7 +92,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     saves = None if saving is None else NodeSaving(saving, wire, transport.numbers)
     memory = None if saves is None else saves.memory
     medium = build_medium(workload, number, memory or wire)
-    listener = MemberListener(channel, assignment.board, assignment.slot)
+    listener = MemberListener(channel.tell, assignment.board, assignment.slot)
     participant = build_participant(
         workload, number, medium=medium, recorder=recorder, listener=listener, memory=memory
     )
@@ -158,7 +141,7 @@ def _in_real_time(
         released=channel.fileno(),
         clock_offset_ns=assignment.clock_offset_ns,
     )
-    listener = MemberListener(channel, assignment.board, assignment.slot)
+    listener = MemberListener(channel.tell, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
     _meet(channel, transport.endpoint)
     transport.connect(assignment.book())
@@ -183,16 +166,21 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     observer = build_observer(workload, recorder, resumed=assignment.resume is not None)
     saving = assignment.saving(workload)
     saves = None if saving is None else ObserverSaving(saving, observer, recorder, transport.numbers)
-    wire = None if saves is None else _wire(workload, assignment, transport)
+    hears = saves is not None or workload.arm.run.on_node_failure == "continue"
+    wire = _wire(workload, assignment, transport) if hears else None
     _meet(channel, transport.endpoint)
     (transport if wire is None else wire).connect(assignment.book())
     if wire is not None and saves is not None:
         wire.saves(saves)
+    elif wire is not None:
+        wire.greet()
     come = list(saves.pending) if saves is not None else []
     try:
         while not observer.complete:
-            for message in come.pop(0) if come else _snapshots(transport, wire):
-                observer.add(message)
+            if come or wire is None:
+                _show(observer, come.pop(0) if come else transport.receive(_what_it_waits_for))
+            else:
+                _watch(observer, wire)
     except Interrupted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         recorder.write("end", reason="interrupted")
@@ -204,13 +192,24 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     recorder.close()
 
 
-def _snapshots(transport: ZmqTransport, wire: ZmqWire | None) -> Sequence[Message]:
-    """The next snapshots; a ``wire`` makes checkpoints meanwhile."""
-    if wire is None:
-        return transport.receive(_what_it_waits_for)
+def _watch(observer: Observer, wire: ZmqWire) -> None:
+    """The next snapshots, or the loss of nodes, of which what they have shown before is taken in first."""
+    lost: list[int] = []
     heard = wire.next(True, _what_it_waits_for, patient=True)
-    assert isinstance(heard, list), "the timekeeper tells the observer of checkpoints only"
-    return heard
+    while heard is not None:
+        if isinstance(heard, Gone):
+            lost.append(heard.peer)
+        else:
+            assert isinstance(heard, list), "the timekeeper tells the observer nothing of time"
+            _show(observer, heard)
+        heard = wire.next(False, _what_it_waits_for) if lost else None
+    for node in lost:
+        observer.lose(node)
+
+
+def _show(observer: Observer, snapshots: Sequence[Message]) -> None:
+    for snapshot in snapshots:
+        observer.add(snapshot)
 
 
 def _what_it_waits_for() -> str:
@@ -228,7 +227,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     endpoint.connect(assignment.book())
     with Terminated().heeded() as terminated:
         try:
-            kept = endpoint.keep(emulation.timekeeper, terminated, saves)
+            kept = endpoint.keep(emulation.timekeeper, terminated, channel, saves)
         except Exception:
             with suppress(PreflightError):  # the disk may be full; why the run ended must not be lost over it
                 emulation.write(recorder, "failed", cpu_s())
@@ -237,7 +236,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     if not kept:
         raise Interrupted("stopped by the supervisor")
     channel.tell("done")
-    channel.await_order("release")
+    channel.await_order("release", lambda order: endpoint.obey(order, emulation.timekeeper, channel))
     endpoint.close()
     recorder.close()
 

@@ -27,14 +27,6 @@ from launch.paths import JobFolder
 class Line(Protocol):
     """A member's line to its agent."""
 
-    def fileno(self) -> int:
-        """Readable when an order is here."""
-        ...
-
-    def read(self) -> Any:
-        """The next order; None if there is none now."""
-        ...
-
     def tell(self, *message: Any) -> None:
         """Send."""
         ...
@@ -152,7 +144,7 @@ class TimekeeperSaving:
         saving: where.
         emulation: timekeeper and network.
         nominal_ns: what a round computes, which may have been measured.
-        line: where orders come from.
+        line: hears of what was saved.
     """
 
     def __init__(self, saving: Saving, emulation: Emulation, nominal_ns: int, line: Line) -> None:
@@ -167,17 +159,11 @@ class TimekeeperSaving:
         if saved is not None:
             emulation.restore(saved)
 
-    def fileno(self) -> int:
-        """Readable when the launcher wants a checkpoint."""
-        return self._line.fileno()
-
-    def obey(self) -> None:
-        """Take in what the launcher wants."""
-        while (order := self._line.read()) is not None:
-            match order:
-                case ["checkpoint", int(number), int(rounds)] if not self.leader.holds:
-                    self._rounds, self._held_s = rounds, time.monotonic()
-                    self.leader.ask(number)
+    def ask(self, number: int, rounds: int) -> None:
+        """The launcher wants checkpoint ``number``; all nodes have finished ``rounds``."""
+        if not self.leader.holds:
+            self._rounds, self._held_s = rounds, time.monotonic()
+            self.leader.ask(number)
 
     def hear(self, word: Report) -> Orders:
         """A member's report, and what follows."""

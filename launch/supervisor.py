@@ -2,19 +2,21 @@
 
 Members are the nodes 0..n-1, the observer, number n, and under emulated time the timekeeper, number n + 1.
 Events come from agents; the answer to each is the list of orders that it makes necessary. The first cause is
-kept; what fails afterwards is its consequence.
+kept; what fails afterwards is its consequence. Where the others go on without a lost node, nothing follows
+from it but that they are told: ``("gone", node)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Literal, TypeAlias
 
 from launch.death import how as describe
+from launch.losses import FEWEST_NODES, Loss
 
-Order: TypeAlias = Literal["go", "rest", "release", "stop"]
+Order: TypeAlias = Literal["go", "rest", "release", "stop"] | tuple[Literal["gone"], int]
 JobState: TypeAlias = Literal["running", "done", "failed", "interrupted"]
 
 
@@ -48,6 +50,7 @@ class Supervisor:
         timekeeper: number of the timekeeper; None under the wall clock.
         max_rounds: for messages; None where only a time limit ends the run.
         rounds: local rounds that are behind every node from the start.
+        goes_on: whether nodes that are lost after the start barrier are gone on without.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Supervisor:
         max_rounds: int | None,
         timekeeper: int | None = None,
         rounds: int = 0,
+        goes_on: bool = False,
     ) -> None:
         self.members = {number: Member(host, round=rounds) for number, host in hosts.items()}
         self.state: JobState = "running"
@@ -65,7 +69,11 @@ class Supervisor:
         self._others = {observer: ("the observer", "(it scores the nodes' mean model)")}
         if timekeeper is not None:
             self._others[timekeeper] = ("the timekeeper", "(it keeps emulated time)")
+        self.lost: dict[int, Loss] = {}
+        """Nodes that the others went on without, in the order of their loss."""
+        self._goes_on = goes_on
         self._max_rounds = max_rounds
+        self._gone_off = False
         self._released = False
         self._left: set[int] = set()
 
@@ -82,6 +90,7 @@ class Supervisor:
             return []
         for member in self.members.values():
             member.phase = Phase.RUNNING
+        self._gone_off = True
         return ["go"]
 
     def progress(self, number: int, round_: int) -> None:
@@ -95,24 +104,20 @@ class Supervisor:
 
     def done(self, number: int) -> list[Order]:
         """A member has finished its work and waits at the end barrier."""
-        if not self._advance(number, Phase.RUNNING, Phase.DONE):
-            return []
-        if self.state != "running" or any(m.phase is not Phase.DONE for m in self.members.values()):
-            return []
-        self._released = True
-        return ["release"]
+        return self._release() if self._advance(number, Phase.RUNNING, Phase.DONE) else []
 
     def stalled(self, number: int, what: str | None) -> None:
         """A member does not go on, ``what`` is up with it; None: it goes on again. Nothing ends by that."""
         self.members[number].stall = what
 
-    def failed(self, number: int, what: str, *, waited: bool = False) -> list[Order]:
+    def failed(self, number: int, what: str, *, waited: bool = False, shared: bool = False) -> list[Order]:
         """A member reports an exception; its exit follows.
 
         Args:
             number: who.
             what: the exception.
             waited: it has waited in vain; if somebody else is stalled, that is the cause.
+            shared: others are in it as well, as in a deadlock: nobody can go on.
         """
         self.members[number].failure = what
         failed = f"{self._name(number)} failed {self._where(number, self.members[number].phase)}: {what}"
@@ -123,7 +128,8 @@ class Supervisor:
                 for n in stalled
             )
             failed = f"{whom}; others have waited for it in vain: {failed}"
-        return self._fail(failed)
+        how = f"failed {self._where(number, self.members[number].phase)}: {what}"
+        return self._fail(failed) if waited or shared else self._lose([number], how, failed)
 
     def exited(self, number: int, status: int, how: str | None = None) -> list[Order]:
         """A member's process has ended.
@@ -136,19 +142,26 @@ class Supervisor:
         member = self.members[number]
         before = member.phase
         member.phase = Phase.EXITED
-        if before is Phase.DONE and status == 0 and self._released:
-            if self.over and self.state == "running":
-                self.state = "done"
-            return []
-        return self._fail(f"{self._name(number)} {how or describe(status)} {self._where(number, before)}")
+        orders: list[Order] = []
+        if before is not Phase.DONE or status != 0 or not self._released:
+            what = f"{how or describe(status)} {self._where(number, before)}"
+            orders = self._lose([number], what, f"{self._name(number)} {what}")
+        self._end()
+        return orders
 
     def host_lost(self, host: str, what: str) -> list[Order]:
         """An agent is gone, and with it every member on its host."""
-        orders = self._fail(f"agent on host {host} {what}")
-        for member in self.members.values():
-            if member.host == host:
-                member.phase = Phase.EXITED
+        there = [number for number, member in self.members.items() if member.host == host]
+        missing = [number for number in there if self.members[number].phase is not Phase.EXITED]
+        orders = self._lose(missing, f"was lost: agent on host {host} {what}", f"agent on host {host} {what}")
+        for number in there:
+            self.members[number].phase = Phase.EXITED
+        self._end()
         return orders
+
+    def lost_at(self, number: int, time_s: float) -> None:
+        """The timekeeper says when in emulated time a node was lost."""
+        self.lost[number] = replace(self.lost[number], time_s=time_s)
 
     def interrupted(self) -> list[Order]:
         """The user wants to end the job."""
@@ -157,6 +170,38 @@ class Supervisor:
         self.state = "interrupted"
         self.cause = "interrupted by the user"
         return ["stop"]
+
+    def _lose(self, numbers: Sequence[int], how: str, cause: str) -> list[Order]:
+        """Members are gone, which is a failure unless the others can go on."""
+        if self.state != "running":
+            return []
+        new = [number for number in numbers if number not in self.lost]
+        if not self._goes_on or not self._gone_off or not self._others.keys().isdisjoint(new):
+            return self._fail(cause) if new or not numbers else []
+        for number in new:
+            member = self.members[number]
+            self.lost[number] = Loss(number, member.host, how, member.round)
+        nodes = len(self.members) - len(self._others)
+        if nodes - len(self.lost) < FEWEST_NODES:
+            first = next(iter(self.lost.values()))
+            return self._fail(
+                f"node {first.node} on host {first.host} {first.cause}; {len(self.lost)} of {nodes} nodes "
+                f"are lost, and a run needs {FEWEST_NODES}"
+            )
+        gone: list[Order] = [("gone", number) for number in new]
+        return gone + self._release()
+
+    def _release(self) -> list[Order]:
+        """The end barrier falls once all that are not lost are there."""
+        waiting = [m for n, m in self.members.items() if n not in self.lost and m.phase is not Phase.DONE]
+        if self.state != "running" or self._released or waiting:
+            return []
+        self._released = True
+        return ["release"]
+
+    def _end(self) -> None:
+        if self.over and self._released and self.state == "running":
+            self.state = "done"
 
     def _fail(self, cause: str) -> list[Order]:
         if self.state != "running":

@@ -10,19 +10,21 @@ import os
 import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
 
 import zmq
 
 from decentral.checkpoint.leader import Orders
 from decentral.checkpoint.words import Frozen, Present, Report, Saved
+from decentral.clock import NS_PER_S
 from decentral.errors import Deadlock, PreflightError, RunFailed, WireError
 from decentral.network.model import INFINITE_NS
-from decentral.speech import Speech
+from decentral.speech import Gone, Speech, Telling
 from decentral.timekeeper import Timekeeper
 from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.control import (
@@ -41,6 +43,22 @@ MAX_WORD_BYTES = 64 << 20
 _QUEUED = 1000
 _ROUTING_BYTES = 4
 _DEADLOCK_GRACE_MS = 5_000
+
+
+class Line(Protocol):
+    """The timekeeper's line to its agent."""
+
+    def fileno(self) -> int:
+        """Readable when an order is here."""
+        ...
+
+    def read(self) -> Any:
+        """The next order; None if there is none now."""
+        ...
+
+    def tell(self, *message: Any) -> None:
+        """Send."""
+        ...
 
 
 class TimekeeperSocket:
@@ -63,6 +81,7 @@ class TimekeeperSocket:
     def __init__(self, folder: Path, listen: Listen | None = None, n: int | None = None) -> None:
         self._n = INFINITE_NS if n is None else n
         self._refused: Counter[str] = Counter()
+        self._unsent: defaultdict[int, list[bytes]] = defaultdict(list)
         self._tcp: TcpSide | None = None
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.ROUTER)
@@ -112,13 +131,18 @@ class TimekeeperSocket:
             raise RuntimeError("the timekeeper has nodes on other hosts and listens on this one only")
 
     def keep(
-        self, timekeeper: Timekeeper, terminated: Terminated, saving: TimekeeperSaving | None = None
+        self,
+        timekeeper: Timekeeper,
+        terminated: Terminated,
+        line: Line | None = None,
+        saving: TimekeeperSaving | None = None,
     ) -> bool:
         """Keep time until every node has been told to stop; False if a signal asked for an earlier end.
 
         Args:
             timekeeper: what is kept.
             terminated: the signal.
+            line: where the launcher's orders come from; None: there are none.
             saving: makes checkpoints; None: there are none.
 
         Raises:
@@ -127,8 +151,8 @@ class TimekeeperSocket:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(terminated.fileno(), zmq.POLLIN)
-        if saving is not None:
-            poller.register(saving.fileno(), zmq.POLLIN)
+        if line is not None:
+            poller.register(line.fileno(), zmq.POLLIN)
         while not timekeeper.over:
             poller.poll()
             if terminated:
@@ -142,8 +166,9 @@ class TimekeeperSocket:
                 elif word is not None:
                     node, at_ns, drop = word
                     timekeeper.leave(node, at_ns, drop=drop)
+            while line is not None and (order := line.read()) is not None:
+                self.obey(order, timekeeper, line, saving)
             if saving is not None:
-                saving.obey()
                 free, orders = saving.go_on()
                 self._order(orders)
                 if not free:
@@ -157,9 +182,29 @@ class TimekeeperSocket:
                 poller.unregister(self._socket)
                 poller.poll(_DEADLOCK_GRACE_MS)
                 raise
-            for telling in tellings:
-                self._send(telling.node, encode_telling(telling))
+            self._tell(tellings)
         return True
+
+    def obey(
+        self, order: Any, timekeeper: Timekeeper, line: Line, saving: TimekeeperSaving | None = None
+    ) -> None:
+        """Do what the launcher wants: a checkpoint; or all must hear of a node that has ended."""
+        match order:
+            case ["checkpoint", int(number), int(rounds)] if saving is not None:
+                saving.ask(number, rounds)
+            case ["gone", int(node)]:
+                self._order([] if saving is None else saving.leader.lose(node))
+                at_ns = timekeeper.lose(node)
+                line.tell("lost", node, at_ns / NS_PER_S)
+                self._tell([Gone(self._n, node, at_ns)])  # the observer
+                if timekeeper.over:  # nodes may still wait for payloads of it
+                    self._tell(timekeeper.advance())
+
+    def _tell(self, tellings: Iterable[Telling]) -> None:
+        for telling in tellings:
+            data = encode_telling(telling)
+            if not self._send(telling.node, data) and isinstance(telling, Gone):
+                self._unsent[telling.node].append(data)
 
     def close(self) -> None:
         """Close the socket; may be called twice."""
@@ -197,15 +242,19 @@ class TimekeeperSocket:
         if word[0] != node or (about_time and node == self._n):
             self._refused["sender"] += 1
             return None
+        for data in self._unsent.pop(node, ()):
+            self._send(node, data)
         return word
 
-    def _send(self, node: int, data: bytes) -> None:
+    def _send(self, node: int, data: bytes) -> bool:
+        """False if the node has ended, which is the agent's to report, or is not connected yet."""
         try:
             self._socket.send_multipart([node.to_bytes(4, "little"), data])
         except zmq.ZMQError as error:
-            # A dead node's end is the agent's to report, with its cause.
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            return False
+        return True
 
 
 class Terminated:

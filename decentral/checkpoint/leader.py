@@ -44,6 +44,7 @@ class Leader:
         self._members = sorted(members)
         self._absent = set(members)
         self._phase = Phase.NONE
+        self._whole = True
         self._frozen: dict[int, Frozen] = {}
 
     @property
@@ -67,10 +68,18 @@ class Leader:
         return self._phase is Phase.SAVING and len(self.saved) == len(self._members)
 
     def ask(self, number: int) -> None:
-        """Make checkpoint ``number``, unless one is being made."""
-        if self._phase is Phase.NONE:
+        """Make checkpoint ``number``, unless one is being made or a member is missing."""
+        if self._phase is Phase.NONE and self._whole:
             self.number = number
             self._phase = Phase.ASKED
+
+    def lose(self, member: int) -> Orders:
+        """A member has ended: what is being made is given up, and nothing is made any more."""
+        if member in self._members:
+            self._members.remove(member)
+        self._absent.discard(member)
+        self._whole = False
+        return self.thaw()
 
     def freeze(self) -> Orders:
         """Every node has told something that is not answered: let all stand still, once."""

@@ -107,6 +107,10 @@ class ZmqWire:
             save: writes the checkpoint of a number, with what has reached this node and it was not told of.
         """
         self._save = save
+        self.greet()
+
+    def greet(self) -> None:
+        """Tell the timekeeper that this member can be told something; nodes do so with their first speech."""
         self._control.send(encode_word(words.Present(self._node)))
 
     def speak(self, speech: Speech) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 from decentral.config import Arm
 from launch.checkpoints import Checkpoint
 from launch.display import Display
+from launch.losses import Loss
 from launch.paths import JobFolder
 from launch.supervisor import JobState
 
@@ -28,21 +29,6 @@ class Job:
     seed: int
     folder: JobFolder
     resumed: Checkpoint | None = None
-
-
-FEWEST_NODES = 2
-"""With fewer a run cannot go on."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A node that the others went on without: when in rounds of its own and in emulated time, and why."""
-
-    node: int
-    host: str
-    cause: str
-    round: int
-    time_s: float | None = None
 
 
 @dataclass(frozen=True)

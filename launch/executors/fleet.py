@@ -86,6 +86,7 @@ class Fleet:
             timekeeper=None if wall else n + 1,
             max_rounds=job.arm.run.max_rounds,
             rounds=0 if job.resumed is None else job.resumed.rounds,
+            goes_on=job.arm.run.on_node_failure == "continue",
         )
         loop = JobLoop(self._lines, job, placement, supervisor, display=display, interruption=interruption)
         outcome = loop.run()

@@ -31,8 +31,9 @@ from launch.build import (
 )
 from launch.display import Display
 from launch.emulator import Emulation
-from launch.executors.base import FEWEST_NODES, Interruption, Job, Loss, Outcome
+from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.inline_checkpoints import InlineCheckpoints
+from launch.losses import FEWEST_NODES, Loss
 from launch.process import save_model
 
 

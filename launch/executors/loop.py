@@ -131,7 +131,7 @@ class JobLoop:
         if self._refusal is not None and supervisor.state != "interrupted":
             return self._refusal
         code = {"done": 0, "interrupted": Interrupted.exit_code}.get(supervisor.state, RunFailed.exit_code)
-        return Outcome(supervisor.state, supervisor.cause, code)
+        return Outcome(supervisor.state, supervisor.cause, code, lost=tuple(supervisor.lost.values()))
 
     # Orders
 
@@ -154,6 +154,9 @@ class JobLoop:
 
     def _carry_out(self, orders: list[Order]) -> None:
         for order in orders:
+            if isinstance(order, tuple):
+                self._go_on_without(order[1])
+                continue
             if order == "go":
                 self._checkpoints.begin()
             for name, line in self._lines.items():
@@ -166,6 +169,14 @@ class JobLoop:
                     line.order("go", book=self._book(name))
                 else:
                     line.order(order)
+
+    def _go_on_without(self, node: int) -> None:
+        loss = self._supervisor.lost[node]
+        self._display.note(f"node {node} on host {loss.host} {loss.cause}; the others go on without it")
+        self._checkpoints.end()
+        timekeeper = self._job.arm.nodes + 1
+        line = self._lines[self._placement.host_of[timekeeper]]
+        line.order("tell", member=timekeeper, words=["gone", node])
 
     def _book(self, name: str) -> bytes:
         """How members on host ``name`` reach those on other hosts."""
@@ -254,6 +265,8 @@ class JobLoop:
                 supervisor.progress(member, event["round"])
                 self._checkpoints.progress(member, event["round"])
                 self._display.progress(member, event["round"], event["loss"])
+            case "lost":
+                supervisor.lost_at(event["node"], event["time_s"])
             case "saved":
                 self._checkpoints.saved(event["number"])
             case "left":
@@ -261,7 +274,9 @@ class JobLoop:
             case "done":
                 orders = supervisor.done(member)
             case "failed":
-                orders = supervisor.failed(member, event["what"], waited=event["waited"])
+                orders = supervisor.failed(
+                    member, event["what"], waited=event["waited"], shared=event["shared"]
+                )
             case "exited":
                 orders = supervisor.exited(member, event["status"], event["how"])
                 self._show_alive(supervisor.members[member].host)

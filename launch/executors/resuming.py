@@ -43,6 +43,7 @@ class Checkpoints:
         self._number = max(numbers(job.folder), default=0)
         self._making = True
         self._least = 0
+        self._ended = False
 
     def begin(self) -> None:
         """All members run: from now on one can be made."""
@@ -55,12 +56,16 @@ class Checkpoints:
 
     def look(self) -> None:
         """To be called every now and then: has one made when it is due, one at a time."""
-        if not self._making and self._due.due(self._now_s()):
+        if not self._making and not self._ended and self._due.due(self._now_s()):
             self._making = True
             self._number += 1
             timekeeper = self._job.arm.nodes + 1
             line = self._lines[self._placement.host_of[timekeeper]]
             line.order("tell", member=timekeeper, words=["checkpoint", self._number, self._due.least])
+
+    def end(self) -> None:
+        """A node is lost: what would be saved now would lack it."""
+        self._ended = True
 
     def saved(self, number: int) -> None:
         """One has been made: what is too old is removed here as it is where it was made."""

@@ -1,0 +1,157 @@
+"""A killed node does not end a run that goes on without it: named, noted by the others, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decentral.config import Arm
+from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.local import LocalExecutor
+from launch.paths import JobFolder
+from tests.asynchronous import accounts
+from tests.conformance.test_lost_nodes import lossy
+from tests.harness import SilentDisplay, events
+
+NODES = 8
+
+
+class Killer(SilentDisplay):
+    """SIGKILLs nodes when some node has come so far."""
+
+    def __init__(self, folder: Path, when: Callable[[int, int], list[int]]) -> None:
+        super().__init__()
+        self._folder = folder
+        self._when = when
+        self.killed: set[int] = set()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def progress(self, node: int, round: int, train_loss: float | None) -> None:
+        super().progress(node, round, train_loss)
+        for other in self._when(node, round):
+            if other not in self.killed:
+                self.killed.add(other)
+                log = self._folder / "nodes" / f"{other:03}.jsonl"
+                os.kill(events(log)[0]["pid"], signal.SIGKILL)
+
+
+def run_killing(made: Arm, folder: Path, when: Callable[[int, int], list[int]]) -> tuple[Outcome, Killer]:
+    executor = LocalExecutor()
+    killer = Killer(folder, when)
+    try:
+        with Interruption().installed() as interruption:
+            return executor.run(Job(made, 1, JobFolder(folder)), killer, interruption), killer
+    finally:
+        executor.close()
+
+
+def slow(name: str, rounds: int = 24, **tables: Any) -> Arm:
+    """Long enough in real time for a kill in the middle of it."""
+    run = {"max_rounds": rounds, "test_after": rounds // 2}
+    return lossy(name, run=run, train={"local_steps": 100, "lr": 0.002}, **tables)
+
+
+def check(made: Arm, folder: Path, outcome: Outcome, killed: set[int]) -> None:
+    """Done; the loss is named; survivors finished all rounds, say so, and are scored; accounts are exact."""
+    assert (outcome.state, outcome.exit_code) == ("done", 0), outcome.cause
+    assert {loss.node for loss in outcome.lost} == killed
+    accounts(folder)
+    for loss in outcome.lost:
+        assert loss.host == "localhost"
+        assert loss.cause.startswith("was killed by SIGKILL")
+        assert f"after round {loss.round} of" in loss.cause
+        assert loss.time_s is not None
+    for node in range(made.nodes):
+        lines = events(folder / "nodes" / f"{node:03}.jsonl")
+        if node in killed:
+            assert lines[-1]["event"] != "end"
+            continue
+        assert (lines[-1]["event"], lines[-1]["reason"]) == ("end", "done")
+        assert lines[-1]["round"] == made.run.max_rounds
+        assert {line["peer"] for line in lines if line["event"] == "lost"} == killed
+        final = [line for line in lines if line["event"] == "evaluation" and line["final"]]
+        assert len(final) == 1
+        start = next(line["test_loss"] for line in lines if line["event"] == "evaluation")
+        assert final[0]["test_loss"] < start, "it has learned"
+    metrics = events(folder / "metrics.jsonl")
+    assert (metrics[-1]["event"], metrics[-1]["reason"]) == ("end", "done")
+    assert metrics[-2]["final"]
+    assert metrics[-2]["models"] == made.nodes - len(killed)
+    assert np.isfinite(metrics[-2]["test_loss"])
+
+
+@pytest.mark.parametrize("name", ["mosaic", "epidemic", "dpsgd", "divshare", "adpsgd", "swift", "swarm"])
+def test_a_killed_node(name: str, tmp_path: Path) -> None:
+    """Node 3, wherever it is when some node has finished round 5."""
+    made = slow(name)
+    outcome, killer = run_killing(made, tmp_path, lambda node, round: [3] if round >= 5 else [])
+    check(made, tmp_path, outcome, {3})
+    assert len(killer.notes) == 1
+    assert killer.notes[0].startswith("node 3 on host localhost was killed by SIGKILL")
+    assert killer.notes[0].endswith("; the others go on without it")
+
+
+@pytest.mark.parametrize("name", ["mosaic", "divshare"])
+def test_two_killed_nodes(name: str, tmp_path: Path) -> None:
+    made = slow(name)
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [2] * (round >= 3) + [6] * (round >= 12))
+    check(made, tmp_path, outcome, {2, 6})
+    first, second = outcome.lost
+    assert first.time_s is not None
+    assert second.time_s is not None
+    assert first.time_s <= second.time_s
+
+
+def test_a_passive_and_an_active_node_of_adpsgd(tmp_path: Path) -> None:
+    made = slow("adpsgd", algorithm={"name": "adpsgd", "settings": {"roles": "parity"}})
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [4, 1] if round >= 5 else [])
+    check(made, tmp_path, outcome, {4, 1})
+
+
+def test_a_failed_node_is_lost_too(tmp_path: Path) -> None:
+    algorithm = {"name": "tests.integration.faulty:Faulty", "settings": {"how": "raise", "round": 4}}
+    made = lossy("epidemic", algorithm=algorithm, fragments={"count": 1})
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [])
+    assert outcome.state == "done", outcome.cause
+    (loss,) = outcome.lost
+    assert (loss.node, loss.round) == (3, 4)
+    assert loss.cause.startswith("failed after round 4 of 8: ValueError: the learning rate is purple")
+
+
+def test_fewer_than_two_are_no_run(tmp_path: Path) -> None:
+    """All but one of four."""
+    made = slow("epidemic", rounds=1000, nodes=4, topology={"name": "epidemic", "settings": {"degree": 2}})
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [1, 2, 3] if round >= 3 else [])
+    assert (outcome.state, outcome.exit_code) == ("failed", 4)
+    assert outcome.cause is not None
+    assert "was killed by SIGKILL" in outcome.cause
+    assert outcome.cause.endswith("3 of 4 nodes are lost, and a run needs 2")
+
+
+@pytest.mark.parametrize("member", [NODES, NODES + 1])
+def test_the_observer_and_the_timekeeper_cannot_be_gone_on_without(member: int, tmp_path: Path) -> None:
+    made = slow("epidemic", rounds=1000)
+    pids: list[int] = []
+
+    def when(node: int, round: int) -> list[int]:
+        if round >= 3 and not pids:
+            pid = events(tmp_path / "nodes" / "000.jsonl")[0]["pid"]
+            pids.append(pid + member)  # forked one after the other
+            os.kill(pid + member, signal.SIGKILL)
+        return []
+
+    outcome, _ = run_killing(made, tmp_path, when)
+    assert outcome.state == "failed"
+    assert outcome.cause is not None
+    who = "the observer" if member == NODES else "the timekeeper"
+    assert outcome.cause.startswith(f"{who} on host localhost was killed by SIGKILL")
+    assert outcome.lost == ()
