@@ -62,9 +62,8 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
     except Interrupted:
         code = Interrupted.exit_code
     except DecentralError as error:
-        channel.tell(
-            "failed", str(error)[:MAX_FAILURE_CHARACTERS], isinstance(error, StalledError | Deadlock)
-        )
+        waited, shared = isinstance(error, StalledError), isinstance(error, Deadlock)
+        channel.tell("failed", str(error)[:MAX_FAILURE_CHARACTERS], waited, shared)
     except BaseException as error:
         channel.tell("failed", report(error, MAX_FAILURE_CHARACTERS), False, False)
     finally:

@@ -35,6 +35,8 @@ class Job:
         ended: nodes whose log has its end event.
         rounds: fewest and most finished local rounds over the found nodes; None without any node.
         asked_rounds: ``run.max_rounds`` of its arm; None where there is no such limit.
+        lost: nodes that ended before their run, and that the others went on without.
+        losses: a sentence on each, as the manifest says.
     """
 
     arm: str
@@ -48,11 +50,18 @@ class Job:
     ended: int = 0
     rounds: tuple[int, int] | None = None
     asked_rounds: int | None = None
+    lost: tuple[int, ...] = ()
+    losses: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> int:
+        """Nodes over which scores are taken: those that are not lost; 0 where nobody says how many."""
+        return max(0, self.nodes - len(self.lost))
 
     @property
     def complete(self) -> bool:
-        """Every node wrote its end event, and the manifest, if there is one, does not say otherwise."""
-        return self.state in ("done", "unknown") and 0 < self.nodes <= self.ended
+        """All that are not lost wrote their end event, and the manifest, if there is one, agrees."""
+        return self.state in ("done", "unknown") and 0 < self.scored <= self.ended
 
 
 def read_json(path: Path, problems: list[Problem]) -> Mapping[str, Any]:
@@ -146,8 +155,16 @@ def _manifest_jobs(
             str(entry.get("state", "unknown")),
             cause=str(cause) if cause is not None else None,
             wall_s=float(wall_s) if isinstance(wall_s, int | float) else None,
+            **_losses(entry.get("lost")),
         )
     return jobs
+
+
+def _losses(listed: object) -> dict[str, Any]:
+    found = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    found = [each for each in found if _is_int(each.get("node"))]
+    sentences = (f"node {each['node']} on host {each.get('host')} {each.get('cause')}" for each in found)
+    return {"lost": tuple(each["node"] for each in found), "losses": tuple(sentences)}
 
 
 def _inside(folder: Path, named: object, problems: list[Problem]) -> str | None:

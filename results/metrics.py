@@ -115,7 +115,7 @@ def over_nodes(run: Run, rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     for name in ("test_loss", "time_s", "total_bytes", *(["made_bytes"] if "made_bytes" in rows else [])):
         table[name] = groups[name].mean().where(groups[name].count() == table["nodes"])
     table = table.reset_index()
-    sizes = {(job.arm, job.seed): job.nodes for job in run.jobs}
+    sizes = {(job.arm, job.seed): job.scored for job in run.jobs}
     table["expected"] = [sizes[arm, seed] for arm, seed in zip(table["arm"], table["seed"], strict=True)]
     table["complete"] = table["nodes"] >= table["expected"]
     table.loc[table["nonfinite"] > 0, ["node_avg", "node_std", "worst"]] = np.nan
@@ -164,7 +164,7 @@ def training_loss(run: Run) -> pd.DataFrame:
     table = groups.mean().to_frame()
     table["nodes"] = groups.count()
     table = table.reset_index()
-    sizes = {(job.arm, job.seed): job.nodes for job in run.jobs}
+    sizes = {(job.arm, job.seed): job.scored for job in run.jobs}
     expected = [sizes[arm, seed] for arm, seed in zip(table["arm"], table["seed"], strict=True)]
     table.loc[table["nodes"] < expected, "train_loss"] = np.nan
     return table

@@ -67,7 +67,7 @@ def _drift(rows: pd.DataFrame, nodes: int) -> float:
 
 
 def _at_the_end(run: Run) -> pd.DataFrame:
-    whole = {(job.arm, job.seed) for job in run.jobs if job.nodes and job.ended >= job.nodes}
+    whole = {(job.arm, job.seed) for job in run.jobs if job.scored and job.ended >= job.scored}
     last = last_counters(run)
     pairs = zip(last["arm"], last["seed"], strict=True)
     # Typed, since an empty list would be read as one of columns.

@@ -184,6 +184,7 @@ class _Tables:
             return job
         reached: dict[int, int] = {}
         ended: set[int] = set()
+        lost, whole = set(job.lost), set[int]()
         sizes: set[int] = set()
         for path in sorted((folder / job.folder / "nodes").glob("*.jsonl")):
             log = read_log(path)
@@ -195,21 +196,31 @@ class _Tables:
                 continue
             self._check_origin(log.header, job, where)
             reached[node] = max((int(event["round"]) for event in log.events["round"]), default=0)
-            if log.events["end"]:
-                ended.add(node)
+            ended |= {node} if log.events["end"] else set()
+            lost |= {event["peer"] for event in log.events["lost"] if isinstance(event.get("peer"), int)}
+            whole |= {node} if any(event.get("reason") == "done" for event in log.events["end"]) else set()
             if isinstance(log.header.get("nodes"), int):
                 sizes.add(log.header["nodes"])
-            for kind in KINDS:
+            for kind in FIELDS.keys() & set(KINDS):
                 self._add(kind, log.events[kind], log.header, {"job": job, "node": node}, where)
         self._read_observer(folder, job)
         nodes = job.nodes or max(sizes, default=len(reached))
-        job = replace(job, nodes=nodes, found=len(reached), ended=len(ended))
+        lost -= whole  # one whose process ended after all it had to do counts
+        self._leave_out(job, lost)
+        job = replace(job, nodes=nodes, found=len(reached), ended=len(ended - lost))
+        job = replace(job, lost=tuple(sorted(lost)))
         where = job.folder or ""
-        if missing := sorted(set(range(nodes)) - set(reached)):
+        if missing := sorted(set(range(nodes)) - set(reached) - lost):
             self._problems.append(Problem(where, f"no log of {count_of(missing, nodes)}"))
-        if unfinished := sorted(set(reached) - ended):
+        if unfinished := sorted(set(reached) - ended - lost):
             self._problems.append(Problem(where, f"no end event of {count_of(unfinished, nodes)}"))
-        return replace(job, rounds=(min(reached.values()), max(reached.values()))) if reached else job
+        rounds = [reached[node] for node in reached if node not in lost]
+        return replace(job, rounds=(min(rounds), max(rounds))) if rounds else job
+
+    def _leave_out(self, job: Job, lost: set[int]) -> None:
+        """Scores are taken over the nodes that are not lost, from the beginning."""
+        gone, chunks = {(job.arm, job.seed, node) for node in lost}, self._chunks["evaluation"]
+        chunks[:] = [c for c in chunks if (c["arm"][0], c["seed"][0], c["node"][0]) not in gone]
 
     def _read_observer(self, folder: Path, job: Job) -> None:
         path = folder / (job.folder or "") / "metrics.jsonl"

@@ -33,7 +33,7 @@ from results.delivery_tables import (
 from results.emulation import emulation_facts, emulation_table
 from results.fidelity import NOT_CHECKED, NOT_TRUSTWORTHY
 from results.figures import Drawn, draw_all
-from results.jobs import Job
+from results.jobs import Job, count_of
 from results.pace import rounds_range
 from results.provenance import provenance, setting_rows
 from results.read import Run, read_run
@@ -139,8 +139,20 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("nodes", ", ".join(map(str, nodes)) or DASH),
         ("score", f"{run.metric.title} ({better[run.metric.higher_is_better]})"),
         ("clock", clock_of(run) or DASH),
+        *_lost(run),
         *emulation_facts(run),
     ]
+
+
+def _lost(run: Run) -> list[tuple[str, str]]:
+    """Which nodes the others went on without; scores are then those of the others."""
+    texts = [
+        f"{job.arm}, seed {job.seed}, scores of {job.scored} of {job.nodes} nodes: "
+        f"{'; '.join(job.losses) or count_of(job.lost, job.nodes)}"
+        for job in run.jobs
+        if job.lost
+    ]
+    return [("lost nodes", text) for text in texts]
 
 
 def banner(run: Run) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def time_to_target(run: Run, target: float, axis: Axis = "time_s") -> pd.DataFra
     groups: Any = curve_rows(run.evaluations).groupby(JOB, observed=True, sort=True)
     for (arm, seed), rows in groups:
         job = jobs[str(arm), int(seed)]
-        curve = _running_mean(rows, axis, job.nodes)
+        curve = _running_mean(rows, axis, job.scored)
         # A running sum is exact to some 1e-13: a score that equals the target must count as reached.
         gap = (curve - target if run.metric.higher_is_better else target - curve) + 1e-9 * max(
             1.0, abs(target)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from launch.executors import inline
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.inline import InlineExecutor
 from launch.paths import JobFolder
+from results.metrics import by_round
+from results.read import read_run
+from results.report import facts
 from tests.asynchronous import ROUND_S, accounts, contender
 from tests.emulated import Jumbled
 from tests.harness import SilentDisplay, events
@@ -146,3 +150,33 @@ def test_nodes_that_end_anywhere_are_gone_on_without(name: str, fate: Fate, tmp_
     assert total["lost"] >= 12, "the fault was injected"
     assert total["heard"] >= 4 * total["lost"], "survivors' logs say so"
     assert total["dropped_lost_node"] > 0
+
+
+def test_scores_are_those_of_the_nodes_that_are_left(fate: Fate, tmp_path: Path) -> None:
+    """With the manifest, and without it, from what survivors' logs say."""
+    made = lossy("mosaic")
+    Jumbled.seed = 0
+    fate.left = {2: 12, 5: 25}
+    folder = tmp_path / made.slug / "seed-1"
+    outcome = outcome_of(made, folder)
+    assert [loss.node for loss in outcome.lost] == [2, 5]
+    resolved = {"name": "test", "seeds": [1], "arms": [made.model_dump(mode="json")]}
+    (tmp_path / "resolved.json").write_text(json.dumps(resolved), encoding="utf-8")
+    entry = {"arm": made.name, "seed": 1, "folder": f"{made.slug}/seed-1", "state": "done"}
+    losses = [asdict(loss) for loss in outcome.lost]
+    manifest = {"v": 1, "state": "done", "jobs": [{**entry, "lost": losses}]}
+    for content in (manifest, {**manifest, "jobs": [entry]}):
+        (tmp_path / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
+        found = read_run(tmp_path)
+        (job,) = found.jobs
+        assert (job.lost, job.scored, job.complete, found.complete) == ((2, 5), 6, True, True)
+        assert job.rounds == (ROUNDS, ROUNDS)
+        assert [each.what for each in found.problems] == []
+        assert set(found.evaluations["node"]) == {0, 1, 3, 4, 6, 7}
+        table = by_round(found)
+        assert (table["nodes"] == 6).all()
+        assert table["node_avg"].notna().all()
+        assert table["avg_model"].notna().all()
+        (about,) = [text for name, text in facts(found) if name == "lost nodes"]
+        assert about.startswith(f"{made.name}, seed 1, scores of 6 of 8 nodes: ")
+        assert ("Crash: node 2" in about) == ("lost" in content["jobs"][0])
