@@ -48,9 +48,8 @@ class PrivateFolder:
 
 
 def _host() -> str:
-    """A short name of this host since it was started."""
-    told = platform.node() + Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    return hashlib.blake2b(told.encode(), digest_size=4).hexdigest()
+    """A short name of this host."""
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 
 
 def _sweep(parent: Path, ours: str) -> None:
