@@ -28,18 +28,19 @@ from decentral.speech import Gone, Speech, Telling
 from decentral.timekeeper import Timekeeper
 from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.control import (
+    MAX_WORD_FRAMES,
+    WORD_FRAME_BYTES,
     Leave,
     decode_from_node,
     encode_deadlock,
     encode_telling,
     encode_word,
+    join_word,
 )
-from decentral.transports.curve import TcpSide, owner
+from decentral.transports.curve import Limits, TcpSide, owner
 from decentral.transports.wire import timekeeper_address
 from launch.saving import TimekeeperSaving
 
-MAX_WORD_BYTES = 64 << 20
-"""Longest word of a node on another host: a million messages put into its queue in one round take 40 MB."""
 _QUEUED = 1000
 _ROUTING_BYTES = 4
 _DEADLOCK_GRACE_MS = 5_000
@@ -93,14 +94,8 @@ class TimekeeperSocket:
         try:
             self._socket.bind(address)
             if listen is not None:
-                self._tcp = TcpSide(
-                    self._context,
-                    self._socket,
-                    listen,
-                    who="the timekeeper",
-                    max_frame_bytes=MAX_WORD_BYTES,
-                    queued=_QUEUED,
-                )
+                limits = Limits(members=self._n + 1, frame_bytes=WORD_FRAME_BYTES, queued=_QUEUED)
+                self._tcp = TcpSide(self._context, self._socket, listen, who="the timekeeper", limits=limits)
         except zmq.ZMQError as error:
             self.close()
             what = f"cannot listen on {address}: {error}; look at the folder's rights and space"
@@ -224,7 +219,8 @@ class TimekeeperSocket:
         """
         frames = [self._socket.recv(copy=False)]
         while frames[-1].more:
-            frames[1:] = [*frames[1:2], self._socket.recv(copy=False)]  # of a longer one, the last is enough
+            # Of one that is too long, the end is enough.
+            frames[MAX_WORD_FRAMES + 1 :] = [self._socket.recv(copy=False)]
         routing, *rest = frames
         named = len(routing.bytes) == _ROUTING_BYTES
         node = int.from_bytes(routing.bytes, "little") if named else self._n + 1
@@ -233,9 +229,7 @@ class TimekeeperSocket:
             self._refused["sender"] += 1
             return None
         try:
-            if len(rest) != 1:
-                raise WireError("malformed", "a word is one frame")
-            word = decode_from_node(rest[0].bytes, self._n)
+            word = decode_from_node(join_word([frame.bytes for frame in rest]), self._n)
         except WireError as error:
             raise RunFailed(f"node {node} told the timekeeper what it cannot read: {error}") from error
         about_time = not isinstance(word, Present | Frozen | Saved)

@@ -24,6 +24,10 @@ Leave: TypeAlias = tuple[int, int, bool]
 _SPEECH, _LEAVE, _ANSWER, _NOTICE, _STOP, _DEADLOCK, _GONE = range(7)
 _MAX_LIST = 1 << 16
 """Most changes of a queue in one speech."""
+WORD_FRAME_BYTES = 1 << 20
+"""Longer words of nodes take several frames, all but the last of this length."""
+MAX_WORD_FRAMES = 64
+"""Of one word: a million messages put into a queue in one round take 40 MB."""
 _FAILURES = (ValueError, TypeError, OverflowError, struct.error, msgpack.UnpackException, RecursionError)
 
 
@@ -45,6 +49,23 @@ def encode_word(word: words.Order | words.Report) -> bytes:
     """A word about a checkpoint, in either direction."""
     packed: bytes = msgpack.packb(words.encode(word))
     return packed
+
+
+def split_word(word: bytes) -> list[bytes]:
+    """The frames in which a node tells ``word``."""
+    return [word[at : at + WORD_FRAME_BYTES] for at in range(0, max(1, len(word)), WORD_FRAME_BYTES)]
+
+
+def join_word(frames: Sequence[bytes]) -> bytes:
+    """The word that came in ``frames``.
+
+    Raises:
+        WireError: reason ``malformed``.
+    """
+    lengths = [len(frame) for frame in frames]
+    if not 0 < len(frames) <= MAX_WORD_FRAMES or set(lengths[:-1]) - {WORD_FRAME_BYTES} or not lengths[-1]:
+        raise WireError("malformed", "a word that is not cut into frames as words are")
+    return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave | words.Report:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 import zmq
 
@@ -22,6 +23,8 @@ from decentral.transports.guard import ZAP_DOMAIN, Guard, tell_stderr
 
 CURVE_OVERHEAD_BYTES = 64
 """What encryption adds to a frame at most (RFC 26: 33 bytes)."""
+HANDSHAKE_MS = 4000
+"""What a handshake may take; a member that comes earlier than the book tries again until it is there."""
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.ENODEV)
 _KEEPALIVE = (
     (zmq.TCP_KEEPALIVE, 1),
@@ -33,6 +36,20 @@ _KEEPALIVE = (
 _RECONNECT = ((zmq.RECONNECT_IVL, 100), (zmq.RECONNECT_IVL_MAX, 2000), (zmq.CONNECT_TIMEOUT, 5000))
 
 
+class Limits(NamedTuple):
+    """What others may make of a socket.
+
+    Attributes:
+        members: how many come at most; the book says how many do.
+        frame_bytes: longest frame accepted over tcp; libzmq closes a connection that sends more.
+        queued: how many messages of one peer wait here unread; more stay with it, and it never blocks.
+    """
+
+    members: int
+    frame_bytes: int
+    queued: int
+
+
 class TcpSide:
     """A bound socket's second endpoint, for members on other hosts, and their guard.
 
@@ -42,8 +59,7 @@ class TcpSide:
             holds for tcp only.
         listen: where.
         who: whose it is, for messages.
-        max_frame_bytes: longest frame accepted over tcp; libzmq closes a connection that sends more.
-        queued: how many messages of one peer wait here unread; more stay with it, and it never blocks.
+        limits: of what others may make of it.
         tell: takes lines about refusals.
 
     Raises:
@@ -57,8 +73,7 @@ class TcpSide:
         listen: Listen,
         *,
         who: str,
-        max_frame_bytes: int,
-        queued: int,
+        limits: Limits,
         tell: Callable[[str], None] = tell_stderr,
     ) -> None:
         self._context = context
@@ -66,13 +81,14 @@ class TcpSide:
         self._book: Book | None = None
         self._public, self._secret = zmq.curve_keypair()
         # The guard stands before the door opens: a handshake that finds none would not be asked for its key.
-        self._guard = Guard(context, socket, who=who, tell=tell)
+        self._guard = Guard(context, socket, who=who, members=limits.members, tell=tell)
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self._secret)
         socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes + CURVE_OVERHEAD_BYTES)
-        socket.setsockopt(zmq.RCVHWM, queued)
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.frame_bytes + CURVE_OVERHEAD_BYTES)
+        socket.setsockopt(zmq.RCVHWM, limits.queued)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.BACKLOG, 1024)
         socket.setsockopt(zmq.IPV6, int(listen.six))
         for option, value in _KEEPALIVE:

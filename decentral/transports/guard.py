@@ -4,18 +4,20 @@ libzmq asks a ZAP handler (ZeroMQ RFC 27) about the key of every client whose CU
 sound; all others it turns away by itself and tells the socket's monitor. The guard listens to both and sleeps
 otherwise.
 
-What libzmq does not let it prevent: until its handshake fails (30 s at most), a stranger that speaks ZMTP can
-make libzmq hold one frame of up to the socket's limit. The number of strangers is bounded here.
+libzmq itself would let everybody who speaks ZMTP send one frame of up to the socket's limit before a
+handshake fails, and holds it. So while any handshake is under way the guard looks at those connections many
+times a second, and ends whoever has sent more than a handshake takes; their number is bounded too.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import resource
-import socket as sockets
 import struct
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,11 +25,17 @@ from contextlib import suppress
 import zmq
 from zmq.utils import z85
 
+from decentral.transports.connections import Connection, Stage
 from decentral.transports.handshakes import Handshakes
 
 ZAP_DOMAIN = b"decentral"
 MAX_LINES = 10
 """Refusals that are logged per reason; the rest is only counted."""
+SPARE_HANDSHAKES = 16
+"""More handshakes under way at once than there are members to come; beyond that strangers are turned away."""
+_LOOK_S = 0.005
+_LOOK_EACH_S = 100e-6
+"""Between two looks at all handshakes: the longer, the more there are, so that it takes a tenth of a core."""
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _ZAP_FRAMES = 7
 _EVENT = struct.Struct("=Hi")
@@ -54,6 +62,7 @@ class Guard:
         context: of the socket; the guard makes its own sockets in it.
         socket: to be watched.
         who: whose it is, for messages.
+        members: how many may come at most, until the book says how many do.
         tell: takes lines about refusals; called by the guard's thread.
     """
 
@@ -63,6 +72,7 @@ class Guard:
         socket: zmq.Socket[bytes],
         *,
         who: str,
+        members: int,
         tell: Callable[[str], None],
     ) -> None:
         self._who = who
@@ -73,8 +83,14 @@ class Guard:
         self._lock = threading.Lock()
         self._handshakes = Handshakes()
         self._peers: dict[int, str] = {}
+        self._pending: dict[int, Connection] = {}
+        """Those that may not have entered yet, in the order in which they came."""
+        self._welcomed: set[int] = set()
+        self._ended: set[int] = set()
+        self._next_look_s = 0.0
         # Strangers that say nothing keep a descriptor for as long as a handshake may take.
-        self._most_handshakes = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
+        self._most_handshakes = min(members + SPARE_HANDSHAKES, self._descriptors)
         self._zap = context.socket(zmq.REP)
         self._zap.bind(_ZAP_ADDRESS)
         self._monitor = context.socket(zmq.PAIR)
@@ -96,6 +112,7 @@ class Guard:
     def admit(self, owners: Mapping[bytes, int]) -> None:
         """Answer from now on: whose key (z85) is known enters as its owner, whoever asked before included."""
         self._owners = dict(owners)
+        self._most_handshakes = min(len(owners) + SPARE_HANDSHAKES, self._descriptors)
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
@@ -113,7 +130,7 @@ class Guard:
         poller.register(self._monitor, zmq.POLLIN)
         try:
             while True:
-                ready = dict(poller.poll())
+                ready = dict(poller.poll(self._patience_ms()))
                 if self._bell in ready:
                     os.eventfd_read(self._bell)
                     if self._stopping:
@@ -124,6 +141,7 @@ class Guard:
                     self._watch()
                 if self._zap in ready:
                     self._answer()
+                self._look()
         finally:
             self._monitor.close(linger=0)
             self._zap.close(linger=0)
@@ -149,8 +167,10 @@ class Guard:
         event, value = _EVENT.unpack(data)
         if event == zmq.EVENT_ACCEPTED:
             self._handshakes.accept(value)
-            full = self._handshakes.under_way > self._most_handshakes
-            self._peers[value] = _peer_of(value, endpoint, cut=full)
+            self._pending[value] = connection = Connection(value, endpoint)
+            self._peers[value] = connection.peer
+            if len(self._pending) > self._most_handshakes:
+                self._make_room()
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._handshakes.succeed()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -159,10 +179,59 @@ class Guard:
         elif event & _FAILED:
             self._handshakes.fail()
         else:
-            peer = self._peers.pop(value, "an unknown address")
-            if self._handshakes.close(value):
-                self._count("unauthenticated")
-                self._say("unauthenticated", f"{peer}, which did not authenticate itself")
+            self._forget(value)
+
+    def _forget(self, descriptor: int) -> None:
+        """A connection was closed; it counts as refused where it was, or gave up before it had entered."""
+        peer = self._peers.pop(descriptor, "an unknown address")
+        early = self._owners is None and descriptor in self._welcomed
+        if descriptor in self._ended:
+            self._handshakes.fail()
+        self._pending.pop(descriptor, None)
+        self._welcomed.discard(descriptor)
+        self._ended.discard(descriptor)
+        # A member that comes long before the book is closed by libzmq and comes again.
+        if self._handshakes.close(descriptor) and not early:
+            self._count("unauthenticated")
+            self._say("unauthenticated", f"{peer}, which did not authenticate itself")
+
+    def _patience_ms(self) -> int | None:
+        """How long there is nothing to look at by itself."""
+        if not self._pending:
+            return None
+        return max(0, math.ceil(1000 * (self._next_look_s - time.monotonic())))
+
+    def _look(self) -> None:
+        """See to all handshakes that are under way, if it is time to."""
+        if not self._pending or (now_s := time.monotonic()) < self._next_look_s:
+            return
+        for descriptor in list(self._pending):
+            self._see_to(descriptor)
+        self._next_look_s = now_s + max(_LOOK_S, _LOOK_EACH_S * len(self._pending))
+
+    def _make_room(self) -> None:
+        """End the oldest handshake that goes nowhere, or find that an older one is done."""
+        for descriptor in list(self._pending):
+            stage = self._see_to(descriptor)
+            if stage is Stage.STRANGER:
+                self._end(descriptor)
+            if stage is not Stage.WELCOMED:
+                return
+
+    def _see_to(self, descriptor: int) -> Stage:
+        """What has become of a handshake; ends that of somebody who sends too much."""
+        stage = self._pending[descriptor].stage()
+        if stage is Stage.GREEDY:
+            self._end(descriptor)
+        elif stage is Stage.WELCOMED:
+            self._welcomed.add(descriptor)
+        elif stage is not Stage.STRANGER:
+            del self._pending[descriptor]
+        return stage
+
+    def _end(self, descriptor: int) -> None:
+        if self._pending.pop(descriptor).end():
+            self._ended.add(descriptor)
 
     def _count(self, reason: str) -> None:
         with self._lock:
@@ -173,19 +242,3 @@ class Guard:
         if self._said[reason] <= MAX_LINES:
             last = "; further ones are only counted" if self._said[reason] == MAX_LINES else ""
             self._tell(f"{self._who} refused a connection from {who}{last}")
-
-
-def _peer_of(descriptor: int, endpoint: bytes, *, cut: bool) -> str:
-    """Who is at the other end of a connection, which libzmq may have closed; if ``cut``, end it."""
-    family = sockets.AF_INET6 if endpoint.startswith(b"tcp://[") else sockets.AF_INET
-    with suppress(OSError):
-        connection = sockets.socket(family, sockets.SOCK_STREAM, fileno=descriptor)
-        try:
-            if endpoint.endswith(b":%d" % connection.getsockname()[1]):
-                host, port, *_ = connection.getpeername()
-                if cut:
-                    connection.shutdown(sockets.SHUT_RDWR)
-                return f"{host}, port {port}"
-        finally:
-            connection.detach()  # it is libzmq's
-    return "an unknown address"

@@ -21,7 +21,7 @@ from decentral.messages import Message
 from decentral.speech import Speech
 from decentral.transports.addresses import Book
 from decentral.transports.base import grouped
-from decentral.transports.control import decode_telling, encode_leave, encode_speech, encode_word
+from decentral.transports.control import decode_telling, encode_leave, encode_speech, encode_word, split_word
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
 from decentral.wire import Heard
 
@@ -115,7 +115,7 @@ class ZmqWire:
 
     def speak(self, speech: Speech) -> None:
         """To the timekeeper."""
-        self._control.send(encode_speech(speech))
+        self._control.send_multipart(split_word(encode_speech(speech)))
 
     def leave(self, node: int, at_ns: int, drop: bool) -> None:
         """To the timekeeper."""
@@ -188,7 +188,8 @@ class ZmqWire:
 
         It may take as long as others train, and a member that ends meanwhile is the supervisor's to notice.
         """
-        self._control.send(encode_word(words.Frozen(self._node, self._transport.numbers.sent)))
+        frozen = words.Frozen(self._node, self._transport.numbers.sent)
+        self._control.send_multipart(split_word(encode_word(frozen)))
         word = decode_telling(self._node, self._control.recv())
         if isinstance(word, words.Save):
             while not self._transport.numbers.has(word.expected):
@@ -201,7 +202,8 @@ class ZmqWire:
                     self._await(lambda: "what is on its way when a checkpoint is made", patient=False)
             else:
                 assert self._save is not None, "a checkpoint of a member that cannot make any"
-                self._control.send(encode_word(self._save(word.number, tuple(self._pending))))
+                saved = self._save(word.number, tuple(self._pending))
+                self._control.send_multipart(split_word(encode_word(saved)))
             word = decode_telling(self._node, self._control.recv())
         if not isinstance(word, words.Thaw):
             raise WireError("unexpected", f"node {self._node} stands still and was told {word!r}")

@@ -40,7 +40,7 @@ from decentral.messages import (
 )
 from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.base import Batch
-from decentral.transports.curve import TcpSide, owner
+from decentral.transports.curve import Limits, TcpSide, owner
 from decentral.transports.numbers import BatchNumbers
 
 MAX_CONNECTIONS = 512
@@ -128,10 +128,10 @@ class ZmqTransport:
         try:
             self.inbox.bind(address)
             if listen is not None:
-                queued = min(_MOST_QUEUED, max(_LEAST_QUEUED, QUEUED_BYTES // max(1, max_payload_bytes)))
-                self._tcp = TcpSide(
-                    self.context, self.inbox, listen, who=f"node {node}", max_frame_bytes=most, queued=queued
-                )
+                who, most_queued = f"node {node}", QUEUED_BYTES // max(1, max_payload_bytes)
+                queued = min(_MOST_QUEUED, max(_LEAST_QUEUED, most_queued))
+                limits = Limits(members=self._members, frame_bytes=most, queued=queued)
+                self._tcp = TcpSide(self.context, self.inbox, listen, who=who, limits=limits)
         except zmq.ZMQError as error:
             self.context.destroy(linger=0)
             what = f"cannot listen on {address}: {error}; look at the folder's rights and space"

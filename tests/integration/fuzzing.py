@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import threading
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -211,3 +212,30 @@ class Strangers:
         port = int(self._endpoint.address.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as stranger, suppress(OSError):
             stranger.sendall(self._chance.randbytes(self._chance.randrange(1, 500)))
+
+
+class Flood:
+    """Strangers that greet as a member does, announce one long command, and send most of it at once."""
+
+    def __init__(self, endpoint: Endpoint, count: int, nbytes: int) -> None:
+        host, _, port = endpoint.address.removeprefix("tcp://").rpartition(":")
+        greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00CURVE" + bytes(47)
+        self._data = greeting + b"\x06" + struct.pack(">Q", nbytes) + bytes(nbytes - 1)
+        self._strangers = [socket.create_connection((host, int(port))) for _ in range(count)]
+        self._threads = [threading.Thread(target=self._pour, args=(each,)) for each in self._strangers]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Once they were refused; some may still wait for room to send."""
+        for stranger in self._strangers:
+            with suppress(OSError):  # it was reset
+                stranger.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for stranger in self._strangers:
+            stranger.close()
+
+    def _pour(self, stranger: socket.socket) -> None:
+        with suppress(OSError):  # it is cut off
+            stranger.sendall(self._data)

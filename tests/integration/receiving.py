@@ -1,7 +1,7 @@
 """One member of a run in a process of its own, for tests: it receives, counts and says what it has.
 
-``python -m tests.integration.receiving FOLDER``; told over standard input, one word a line: the book in
-hexadecimal once, then ``report`` any number of times. It ends when its input does.
+``python -m tests.integration.receiving FOLDER MAX_PAYLOAD_BYTES``; told over standard input, one word a line:
+the book in hexadecimal once, then ``report`` any number of times. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def main() -> None:
         node=RECEIVER,
         run=RUN,
         folder=Path(sys.argv[1]),
-        max_payload_bytes=MAX_PAYLOAD_BYTES,
+        max_payload_bytes=int(sys.argv[2]),
         timeout_s=None,
         listen=Listen("127.0.0.1"),
         kinds=FOR_NODES,
@@ -48,12 +49,14 @@ def main() -> None:
     )
     assert transport.endpoint is not None
     say(address=transport.endpoint.address, key=transport.endpoint.key.decode())
-    transport.connect(decode_book(bytes.fromhex(sys.stdin.readline())))
+    # Unbuffered: a line that were read ahead would never be polled.
+    told = FileIO(sys.stdin.fileno(), closefd=False)
+    transport.connect(decode_book(bytes.fromhex(told.readline().decode())))
     accepted: Counter[int] = Counter()
     in_order = True
     poller = zmq.Poller()
     poller.register(transport.inbox, zmq.POLLIN)
-    poller.register(sys.stdin, zmq.POLLIN)
+    poller.register(told, zmq.POLLIN)
     while True:
         ready = dict(poller.poll())
         while (messages := transport.receive_now()) is not None:
@@ -61,8 +64,8 @@ def main() -> None:
             if first.sender == HONEST:
                 in_order = in_order and first.round == accepted[HONEST] == int(first.values[0])
             accepted[first.sender] += 1
-        if sys.stdin.fileno() in ready:
-            if not sys.stdin.readline():
+        if told.fileno() in ready:
+            if not told.readline():
                 break
             say(
                 accepted=dict(accepted),

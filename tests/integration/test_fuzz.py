@@ -25,7 +25,7 @@ import pytest
 from decentral.messages import Message
 from decentral.transports.addresses import Endpoint, Listen, encode_book
 from decentral.transports.zeromq import ZmqTransport
-from tests.integration.fuzzing import MAP, Fuzzer, Strangers
+from tests.integration.fuzzing import MAP, Flood, Fuzzer, Strangers
 from tests.integration.receiving import FUZZERS, HONEST, MAX_PAYLOAD_BYTES, MEMBERS, RECEIVER, RUN
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,7 @@ WARM = 1000
 """Not counted in the growth of memory: connections are made and libraries loaded."""
 HONEST_EVERY = 50
 STRANGERS = 40
+FLOOD_BYTES = 8 << 20
 GROWTH_KB = 64 * 1024
 REASONS = {
     *("malformed", "version", "oversized", "foreign", "replayed"),
@@ -46,9 +47,9 @@ PATIENCE_S = 60.0
 class Receiver:
     """The process."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_payload_bytes: int = MAX_PAYLOAD_BYTES) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tests.integration.receiving", str(folder)],
+            [sys.executable, "-P", "-m", "tests.integration.receiving", str(folder), str(max_payload_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -198,3 +199,28 @@ def test_anything_at_all_is_counted_and_harmless(
     assert code == 0
     assert said
     assert all("refused a connection from " in line for line in said.splitlines())
+
+
+@pytest.mark.timeout(300)
+def test_strangers_that_never_end_their_handshake_take_no_memory(folder: Path, honest: ZmqTransport) -> None:
+    """Of a member that may be sent long frames: none of theirs is held."""
+    receiver = Receiver(folder, max_payload_bytes=8 * FLOOD_BYTES)
+    try:
+        honest.connect({RECEIVER: receiver.endpoint})
+        assert honest.endpoint is not None
+        receiver.tell(encode_book({HONEST: honest.endpoint}).hex())
+        base_kb = receiver.report()["rss_kb"]
+        flood = Flood(receiver.endpoint, STRANGERS, FLOOD_BYTES)
+        refused = {"unauthenticated": STRANGERS}
+        report = receiver.await_report(lambda report: report["refused"] == refused)
+        flood.close()
+        growth_kb = report["peak_kb"] - base_kb
+        print(f"\n{STRANGERS} strangers with {FLOOD_BYTES} bytes each, {growth_kb} kB more memory: {report}")
+        assert report["refused"] == refused
+        assert growth_kb <= GROWTH_KB
+        honest.send([(RECEIVER, [Message(HONEST, 0, 0, np.zeros(5, dtype=np.float32), MAP)])])
+        accepted = {str(HONEST): 1}
+        assert receiver.await_report(lambda report: report["accepted"] == accepted)["refused"] == refused
+        assert receiver.close()[0] == 0
+    finally:
+        receiver.kill()

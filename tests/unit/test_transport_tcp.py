@@ -19,7 +19,7 @@ import zmq
 
 from decentral.errors import ConfigError, PreflightError
 from decentral.messages import MAX_HEADER_BYTES, Kind, Message, encode_header
-from decentral.transports import guard
+from decentral.transports import curve, guard
 from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.zeromq import FOR_NODES, ZmqTransport, ipc_address
 
@@ -311,6 +311,18 @@ def test_a_peer_that_comes_before_anybody_listens_loses_nothing(make: Make, rela
         sender.send([(0, [message(1, t)])])
     assert receiver.inbox.poll(300) == 0
     relay.open()
+    receiver.connect(book_of((1, sender)))
+    assert [receiver.receive(words)[0].round for _ in range(200)] == list(range(200))
+    assert receiver.receive_now() is None
+    assert not receiver.refused
+
+
+def test_a_peer_whose_handshake_times_out_before_the_book_comes_loses_nothing(make: Make) -> None:
+    receiver, sender = make(0), make(1)
+    sender.connect(book_of((0, receiver)))
+    for t in range(200):
+        sender.send([(0, [message(1, t)])])
+    assert receiver.inbox.poll(curve.HANDSHAKE_MS + 2000) == 0
     receiver.connect(book_of((1, sender)))
     assert [receiver.receive(words)[0].round for _ in range(200)] == list(range(200))
     assert receiver.receive_now() is None

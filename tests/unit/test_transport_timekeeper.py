@@ -23,7 +23,7 @@ from decentral.network.links import Item
 from decentral.speech import ANY, Notice, Put, Role, Speech, Stop, Telling, Totals
 from decentral.timekeeper import Timekeeper
 from decentral.transports.addresses import Endpoint, Listen
-from decentral.transports.control import encode_leave, encode_speech
+from decentral.transports.control import encode_leave, encode_speech, split_word
 from decentral.transports.wire import ZmqWire, timekeeper_address
 from decentral.transports.zeromq import ZmqTransport
 from launch.timekeeper import Terminated, TimekeeperSocket
@@ -164,6 +164,20 @@ def test_words_of_both_kinds_of_connection_count(
     assert sorted(keeping.told.left) == [0, 1, 2]
     assert keeping.failure is None
     assert not keeping.endpoint.refused
+
+
+@pytest.mark.parametrize("by", ["ipc", "tcp"])
+def test_a_long_word_comes_in_frames(
+    keeping: Keeping, dial: Dial, keys: dict[int, tuple[bytes, bytes]], by: str
+) -> None:
+    items = [Item(2, 4, sequence, 0, 0, Role.LATEST) for sequence in range(100_000)]
+    told = Speech(1, 5, [Put(5, False, items)], ANY, 0, 6, 0)
+    frames = split_word(encode_speech(told))
+    assert len(frames) == 4
+    socket = dial(1, keys[1] if by == "tcp" else None)
+    socket.send_multipart(frames)
+    assert socket.poll(int(1000 * LONG_S))
+    assert keeping.told.speeches == [told]
 
 
 def await_refusals(keeping: Keeping, expected: Counter[str]) -> None:
