@@ -1,7 +1,8 @@
 """What a hosts file may say of a machine.
 
-Names become file names. All other text (addresses, folders, options of ssh) is data: it is kept as it is
-written, whatever quotes, spaces or ``$( )`` it has, and whoever passes it to a shell quotes it.
+Names become file names. Addresses and users are plain words, since ssh puts them into commands of its
+configuration (ProxyCommand). All other text (folders, options of ssh) is data: it is kept as it is written,
+whatever quotes, spaces or ``$( )`` it has, and whoever passes it to a shell quotes it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from decentral.config.schema import Settings
 from decentral.config.values import NAME_LENGTH, refusal
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_WORD = re.compile(r"[A-Za-z0-9._:%@+-]+")
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 _LOWEST_PORT, _HIGHEST_PORT = 1024, 65535
 OF_SSH = ("address", "user", "port", "ssh_options")
@@ -44,6 +46,11 @@ def _line(text: str) -> str:
 def _word(text: str) -> str:
     if _line(text).startswith("-"):
         raise refusal("must not start with -, which would make it an option of ssh", "remove the -")
+    if not _WORD.fullmatch(text):
+        raise refusal(
+            "must be of A-Z a-z 0-9 . _ : % @ + - alone, as shells in ~/.ssh/config may get it",
+            "use another, or a Host entry of ~/.ssh/config",
+        )
     return text
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from decentral.errors import PreflightError
 from launch.deploy.archive import write_archive
 from launch.deploy.data import send_data
-from launch.deploy.line import FOLDER, HostFailure, Lines, Route, limit_s
-from launch.deploy.onhost.tree import code_hash, code_paths, listing
+from launch.deploy.line import FOLDER, HostFailure, Lines, Route, limit_s, printable
+from launch.deploy.onhost.tree import Refused, code_hash, code_paths, listing
 from launch.deploy.packages import CHECK, Packages
 from launch.deploy.plan import Impossible, Place, Plan, disagreements, plan_host
 
@@ -33,6 +33,25 @@ _PIP_BYTES = 3 << 30
 _SHARED_S = 120.0
 """Network file systems remember for a minute that something was not there."""
 _MOST_AT_ONCE = 32
+
+
+def hash_of(checkout: Path) -> str:
+    """Content hash of the code in ``checkout``.
+
+    Raises:
+        PreflightError: a file of it cannot be read, or goes away meanwhile.
+    """
+    try:
+        return code_hash(str(checkout))
+    except OSError as error:
+        raise _changing(error) from error
+
+
+def _changing(error: OSError) -> PreflightError:
+    return PreflightError(
+        f"{error.filename} is part of the code and cannot be read: {error.strerror}; start again once "
+        f"nothing changes the checkout any more"
+    )
 
 
 class Deployment:
@@ -70,8 +89,9 @@ class Deployment:
             raise PreflightError(
                 f"{self._checkout} has no setup.cfg; other hosts need decentral to be run from a checkout"
             )
+        unsaid, tell = tell, lambda line: unsaid(printable(line))
         packages = Packages.of(self._checkout)
-        wanted = code_hash(str(self._checkout))
+        wanted = hash_of(self._checkout)
         looks = _each(self._lines, hosts, partial(self._look, packages, wanted))
         plans = self._plans(hosts, looks, packages)
         for host in hosts:
@@ -90,11 +110,10 @@ class Deployment:
             "code": f"code-{wanted}",
             "hash": wanted,
             "checkout": str(self._checkout),
-            "owner": self._checkout.stat().st_uid,
             "pins": packages.pins,
             "packages": list(packages.versions),
-            "own": [sys.executable, os.stat(sys.executable).st_uid],
-            "given": None if host.python is None else [host.python, None],
+            "own": sys.executable,
+            "given": host.python,
             "data": [name for name in (host.data, os.environ.get("DECENTRAL_DATA")) if name],
         }
         return self._lines.ask(host, "looking at what is there", request, _LOOK_S)
@@ -109,7 +128,7 @@ class Deployment:
             try:
                 plan = plan_host(host, look, packages, str(self._checkout), data)
             except Impossible as impossible:
-                problems.append(f"host {host.name}: {impossible}")
+                problems.append(printable(f"host {host.name}: {impossible}"))
             else:
                 plans.append(plan)
         if problems:
@@ -120,7 +139,10 @@ class Deployment:
         if not plans:
             return
         files = [(name, self._checkout / name) for name in code_paths(str(self._checkout))]
-        size = sum(path.stat().st_size for _, path in files)
+        try:
+            size = sum(path.stat().st_size for _, path in files)
+        except OSError as error:
+            raise _changing(error) from error
         carriers, others = _carriers(plans, lambda plan: plan.place.code)
         tell(f"copying the code to {', '.join(carriers)}")
 
@@ -189,7 +211,15 @@ class Deployment:
         wanting = [plan for plan in plans if plan.host.data is None]
         carriers, others = _carriers(wanting, lambda plan: f"{plan.place.folder}/data")
         source = source.resolve()
-        files = listing(str(source))
+        try:
+            files = listing(str(source))
+        except Refused as refused:
+            raise PreflightError(str(refused)) from refused
+        except OSError as error:
+            raise PreflightError(
+                f"{error.filename} among the data sets cannot be looked at: {error.strerror}; "
+                f"make it readable or remove it"
+            ) from error
         if not files:
             raise PreflightError(
                 f"{source} holds no files; set DECENTRAL_DATA to the folder of the data sets"

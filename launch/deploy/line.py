@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import select
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +34,9 @@ Payload: TypeAlias = Callable[[IO[bytes]], None]
 FOLDER = "~/.cache/decentral"
 """Where things go on a host that names no folder."""
 _LAST_LINES = 6
+_MOST_NOISE_BYTES = 1 << 16
+_MOST_BYTES = 1 << 28
+"""Of an answer; the files of data sets are listed in one."""
 _LEAST_S = 180.0
 _SLOWEST_BYTES_PER_S = 250_000
 _NEWEST_MINOR = 15
@@ -42,9 +48,20 @@ _START = (
     "file.flush(); "
     "runpy.run_path(file.name, run_name='__main__')"
 )
-# Without line breaks, exclamation marks and backslashes, which some login shells see even in quotes.
+# Both without line breaks, exclamation marks and backslashes, which some login shells see even in quotes.
+JUDGE = (
+    'judge() ( set -f; q=$1; u=$(id -u); [ -f "$q" ] || exit 1; while :; do m=$(ls -ldn -- "$q") || exit 1; '
+    "case $m in l*) exit 1;; d????????[tT]*) ;; ?????w*|????????w*) exit 1;; esac; "
+    "set -- $m; case $3 in 0|$u) ;; *) exit 1;; esac; "
+    "case $q in /) exit 0;; esac; q=${q%/*}; q=${q:-/}; done ); "
+)
+"""Shell function: whether a path without links in it can be changed by this user and root only."""
+ELSEWHERE = "="
+"""Begins paths that are the launcher's: a file there on another host must be judged before it is run."""
 _FIND = (
-    't=$1 b=$2 n=$3; shift 3; for p; do case "$p" in "~/"*) p="$HOME/${p#??}";; esac; '
+    f"{JUDGE}"
+    't=$1 b=$2 n=$3; shift 3; for p; do case "$p" in "~/"*) p="$HOME/${p#??}";; '
+    '=*) p=${p#=}; judge "$p" || continue;; esac; '
     'if "$p" -I -c "$t" </dev/null >/dev/null 2>&1; then exec "$p" -I -c "$b" "$n"; fi; done; '
     'echo "there is no Python 3.11 or newer; tried: $*" >&2; exit 127'
 )
@@ -57,6 +74,10 @@ def limit_s(size: int) -> float:
 
 class HostFailure(Exception):
     """What was asked of one host was not done; the message says what and why."""
+
+
+class _TooLong(Exception):
+    """A host answers without end."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +128,11 @@ class Lines:
             if self._cancelled:
                 end(process)
             try:
-                out = _converse(process, head, payload, limit_s)
+                noise, answer = _converse(process, head, payload, limit_s)
+            except _TooLong:
+                raise HostFailure(
+                    f"host {host.name}: {step} failed: its answer is longer than {_MOST_BYTES >> 20} MiB"
+                ) from None
             except subprocess.TimeoutExpired:
                 raise HostFailure(
                     f"host {host.name}: {step} was not over after {limit_s:.0f} s{_last_of(stderr)}"
@@ -121,10 +146,12 @@ class Lines:
             if process.returncode != 0:
                 said = _last_of(stderr) or f": {self.route.name} ended with code {process.returncode}"
                 raise HostFailure(f"host {host.name}: {step} failed{said}")
-        _, found, answer = out.rpartition(MARK)
-        if not found:
-            raise HostFailure(f"host {host.name}: {step} failed: it answered {out[-200:]!r}")
-        decoded: dict[str, Any] = json.loads(answer)
+        if answer is None:
+            raise HostFailure(f"host {host.name}: {step} failed: it answered {noise[-200:]!r}")
+        try:
+            decoded: dict[str, Any] = json.loads(answer)
+        except ValueError:
+            raise HostFailure(f"host {host.name}: {step} failed: it answered {answer[:200]!r}") from None
         return decoded
 
     def cancel(self) -> None:
@@ -136,15 +163,23 @@ class Lines:
 
 def _converse(
     process: subprocess.Popen[bytes], head: bytes, payload: Payload | None, limit_s: float
-) -> bytes:
-    """Write all, read all; the child has ended afterwards."""
+) -> tuple[bytes, bytes | None]:
+    """Write all, read all; the child has ended afterwards.
+
+    Returns:
+        The end of what came before the answer, and the answer, if there was one.
+
+    Raises:
+        TimeoutExpired: it takes longer.
+        _TooLong: the answer has no end.
+    """
     stdin, process.stdin = process.stdin, None
     assert stdin is not None
     problems: list[OSError] = []
     feeder = threading.Thread(target=_feed, args=(stdin, head, payload, problems))
     feeder.start()
     try:
-        out, _ = process.communicate(timeout=limit_s)
+        answered = _read(process, limit_s)
     finally:
         end(process)
         feeder.join()
@@ -152,7 +187,39 @@ def _converse(
         process.stdout.close()
     if problems:
         raise problems[0]
-    return out
+    return answered
+
+
+def _read(process: subprocess.Popen[bytes], limit_s: float) -> tuple[bytes, bytes | None]:
+    """The answer is one line; what is printed after it is dropped, and most of what is printed before it."""
+    assert process.stdout is not None
+    deadline_s = time.monotonic() + limit_s
+    noise, ended = bytearray(), False
+    answer: bytearray | None = None
+    poll = select.poll()
+    poll.register(process.stdout, select.POLLIN)
+    while True:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0 or not poll.poll(left_s * 1000):
+            raise subprocess.TimeoutExpired(process.args, limit_s)
+        chunk = os.read(process.stdout.fileno(), 1 << 16)
+        if not chunk:
+            break
+        if answer is None:
+            noise += chunk
+            before, found, after = noise.partition(MARK)
+            if found:
+                noise, answer = before, after
+            else:
+                del noise[:-_MOST_NOISE_BYTES]
+        elif not ended:
+            answer += chunk
+        if answer is not None and not ended:
+            ended = b"\n" in answer[-(1 << 16) :]
+            if len(answer) > _MOST_BYTES:
+                raise _TooLong
+    process.wait(max(0.0, deadline_s - time.monotonic()))
+    return bytes(noise), None if answer is None else bytes(answer.partition(b"\n")[0])
 
 
 def _feed(stdin: IO[bytes], head: bytes, payload: Payload | None, problems: list[OSError]) -> None:
@@ -170,8 +237,9 @@ def _feed(stdin: IO[bytes], head: bytes, payload: Payload | None, problems: list
 
 
 def _last_of(stderr: IO[bytes]) -> str:
-    stderr.seek(0)
-    lines = stderr.read().decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+    stderr.seek(max(0, stderr.seek(0, io.SEEK_END) - _MOST_NOISE_BYTES))
+    lines = stderr.read(_MOST_NOISE_BYTES).decode(errors="replace").strip().splitlines()[-_LAST_LINES:]
+    lines = [printable(line) for line in lines]
     return (
         "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else "".join(f": {line}" for line in lines)
     )
@@ -179,9 +247,19 @@ def _last_of(stderr: IO[bytes]) -> str:
 
 def _pythons() -> list[str]:
     """Commands to try on a host, those first whose environment can be a copy of this one."""
-    base: str = getattr(sys, "_base_executable", sys.executable)
+    base = own_base()
     minors = [sys.version_info[1], *range(_NEWEST_MINOR, 10, -1)]
     return [base, *dict.fromkeys(f"python3.{minor}" for minor in minors), "python3"]
+
+
+def own_base() -> str:
+    """The Python that this one is an environment of; to be judged on hosts before it is tried there."""
+    return ELSEWHERE + os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+
+
+def printable(text: str) -> str:
+    """What a host said, without characters that would command the terminal; line breaks stay."""
+    return "".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _onhost() -> bytes:

@@ -35,7 +35,11 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         """What an agent there must find in its environment, beside what every agent must."""
-        return {"PYTHONPATH": self.code, **({} if self.data is None else {"DECENTRAL_DATA": self.data})}
+        return {
+            "PYTHONPATH": self.code,
+            "PYTHONDONTWRITEBYTECODE": "1",  # the hash of the code does not cover what is compiled of it
+            **({} if self.data is None else {"DECENTRAL_DATA": self.data}),
+        }
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def plan_host(
     Raises:
         Impossible: says what is wrong.
     """
+    if look["unsafe"] is not None:
+        raise Impossible(
+            f"{look['unsafe']}; or set folder = ... for this host to one that is its user's alone"
+        )
     code = checkout if look["sees_code"] else look["code"]
     brings_code = not look["sees_code"] and not look["has_code"]
     environment: Literal["copy", "pip"] | None = None

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launch.deploy.line import Route
+from launch.deploy.line import JUDGE, Route, own_base, printable
 from launch.doctor.diagnosis import NO_PYTHON, Diagnosis, brief, diagnose_end, diagnose_silence
 from launch.doctor.probe import MARK
 from launch.executors.child import end, spawn
@@ -24,6 +24,7 @@ from launch.host_schema import Host
 
 PROGRAM = (
     *("__init__.py", "deploy/onhost/__init__.py", "deploy/onhost/look.py", "deploy/onhost/tree.py"),
+    "deploy/onhost/trust.py",
     *("doctor/__init__.py", "doctor/probe.py", "doctor/probe_host.py", "doctor/probe_network.py"),
     "doctor/probe_software.py",
 )
@@ -42,7 +43,9 @@ _START = (
 )
 # Neither line breaks nor exclamation marks nor backslashes, which some login shells see even in quotes.
 _FIND = (
-    't=$1 b=$2 n=$3; shift 3; for p; do case $p in "~/"*) p=$HOME/${p#??};; esac; '
+    f"{JUDGE}"
+    't=$1 b=$2 n=$3; shift 3; for p; do case $p in "~/"*) p=$HOME/${p#??};; '
+    '=*) p=${p#=}; judge "$p" || continue;; esac; '
     'if command -v "$p" >/dev/null 2>&1; then '
     'if "$p" -I -c "$t" </dev/null >/dev/null 2>&1; then exec "$p" -P -c "$b" "$n"; fi; '
     'f="$f; $p is $("$p" -V 2>&1 | head -n 1)"; fi; done; '
@@ -126,7 +129,11 @@ class ProbeLine:
                 line = self._buffer[:end].decode(errors="replace")
                 del self._buffer[: end + 1]
                 if line.startswith(MARK):
-                    answer: dict[str, Any] = json.loads(line[len(MARK) :])
+                    try:
+                        answer: dict[str, Any] = _printable(json.loads(line[len(MARK) :]))
+                    except ValueError:
+                        cause = f"its answer is cut short: {brief(line)}"
+                        raise Unreachable(Diagnosis(cause, "look at what else prints there")) from None
                     return answer
                 self._overhear(line + "\n")
             left_s = deadline_s - time.monotonic()
@@ -146,7 +153,7 @@ class ProbeLine:
                 self._buffer.clear()
 
     def _overhear(self, text: str) -> None:
-        self.noise += text if text.strip() else ""
+        self.noise += printable(text) if text.strip() else ""
         if len(self.noise) > MOST_NOISE_BYTES:
             self._answers = False
             cause = f"it prints without end: {brief(self.noise)}"
@@ -161,7 +168,17 @@ class ProbeLine:
 
     def _said(self) -> str:
         self._stderr.seek(0)
-        return self._stderr.read(MOST_NOISE_BYTES).decode(errors="replace")
+        said = self._stderr.read(MOST_NOISE_BYTES).decode(errors="replace")
+        return "\n".join(map(printable, said.splitlines()))
+
+
+def _printable(answer: Any) -> Any:
+    """An answer whose texts can be shown."""
+    if isinstance(answer, dict):
+        return {_printable(key): _printable(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [_printable(value) for value in answer]
+    return printable(answer) if isinstance(answer, str) else answer
 
 
 def _pythons(host: Host) -> list[str]:
@@ -170,8 +187,7 @@ def _pythons(host: Host) -> list[str]:
         return [host.python]
     if host.local:
         return [sys.executable]
-    base: str = getattr(sys, "_base_executable", sys.executable)
-    return [base, *(f"python3.{minor}" for minor in range(_NEWEST_MINOR, 10, -1)), "python3"]
+    return [own_base(), *(f"python3.{minor}" for minor in range(_NEWEST_MINOR, 10, -1)), "python3"]
 
 
 def _archive() -> bytes:

@@ -12,6 +12,7 @@ import tempfile
 from typing import Any
 
 from launch.deploy.onhost.look import absolute
+from launch.deploy.onhost.trust import distrust
 from launch.doctor.probe_network import free_ports, own_address
 from launch.doctor.probe_software import software
 
@@ -38,6 +39,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
         "folder": folder,
         "disk_free": shutil.disk_usage(_nearest(folder)).free,
         "unwritable": _unwritable(folder),
+        "unsafe": distrust(folder),
         "nofile_hard": -1 if descriptors == resource.RLIM_INFINITY else descriptors,
         "cores": len(os.sched_getaffinity(0)),
         "core_limit": _core_limit(),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
-import subprocess
 from typing import Any
 
-from launch.deploy.onhost.look import VERSIONS, absolute, environment_name, has_code, is_ready, this_python
-
-_PYTHON_S = 15.0
+from launch.deploy.onhost.look import (
+    absolute,
+    environment_name,
+    has_code,
+    is_ready,
+    own_versions,
+    sees_code,
+    this_python,
+)
 
 
 def software(request: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -20,11 +24,12 @@ def software(request: dict[str, Any], folder: str) -> dict[str, Any]:
         request: ``packages versions own code checkout pins data``.
         folder: where this project's files go.
     """
+    own = own_versions(request["own"], list(request["versions"]))
     environment = os.path.join(folder, environment_name(request["pins"], this_python()))
     return {
         "packages": {name: _version(name) for name in request["packages"]},
         "environment": "ready" if is_ready(environment) else "absent",
-        "own": _versions(request["own"], list(request["versions"])) == request["versions"],
+        "own": own is not None and own[2] == request["versions"],
         "code": _code(request, folder),
         "data": next((path for path in map(absolute, request["data"]) if os.path.isdir(path)), None),
     }
@@ -37,21 +42,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _versions(python: str, packages: list[str]) -> dict[str, str | None] | None:
-    """What another Python has; None where it does not run."""
-    command = [python, "-P", "-c", VERSIONS, *packages]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PYTHON_S, check=True
-        )
-        found: dict[str, str | None] = json.loads(done.stdout)[1]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    return found
-
-
 def _code(request: dict[str, Any], folder: str) -> str:
     """``shared``: the launcher's checkout is seen here; ``here``: a copy of the same code; or ``absent``."""
-    if has_code(request["checkout"], request["code"]):
+    if sees_code(request["checkout"], request["code"]):
         return "shared"
     return "here" if has_code(os.path.join(folder, f"code-{request['code']}"), request["code"]) else "absent"

@@ -116,6 +116,8 @@ def _faults(found: Examined, hosts: int) -> list[str]:
     """What is wrong with one host whatever is to run there."""
     facts, host = found.facts, found.host
     faults = []
+    if facts["unsafe"]:
+        faults.append(f"others could change {facts['folder']}: {facts['unsafe']}; chmod go-w, or set folder")
     if facts["unwritable"]:
         faults.append(f"cannot write in {facts['folder']}: {facts['unwritable']}; set folder for this host")
     if found.deaf is not None and hosts > 1:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from packaging.utils import canonicalize_name
 
 from decentral.errors import PreflightError
-from launch.deploy.deployment import CHECKOUT
+from launch.deploy.deployment import CHECKOUT, hash_of
 from launch.deploy.line import Route
-from launch.deploy.onhost.tree import code_hash
 from launch.deploy.packages import Packages
 from launch.executors.slurm import srun_command, srun_environment
 from launch.executors.ssh import ssh_command
@@ -66,7 +65,7 @@ def wanted() -> Wanted:
         packages=names,
         versions=packages.versions,
         pinned=pins,
-        code=code_hash(str(CHECKOUT)),
+        code=hash_of(CHECKOUT),
         checkout=str(CHECKOUT),
         own=sys.executable,
         pins=packages.pins,

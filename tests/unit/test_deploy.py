@@ -198,3 +198,19 @@ def test_the_requirements_of_this_project_are_understood() -> None:
     assert "torch/bin/torch_shm_manager" in names
     assert not any(name.startswith(("torch/include/", "torch/test/")) for name in names)
     assert all(file.path.is_file() for file in packages.files)
+
+
+def test_a_file_that_goes_away_while_it_is_read_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.deploy.onhost.tree.code_paths", lambda root: ["nodes/gone.py"])
+    with pytest.raises(
+        PreflightError, match=r"nodes/gone\.py is part of the code and cannot be read: No such"
+    ):
+        lab.deploy(lab.host("h1"))
+
+
+def test_a_round_of_links_among_the_data_sets_is_named(lab: Lab) -> None:
+    data = lab.path / "sets"
+    data.mkdir()
+    (data / "round").symlink_to(".")
+    with pytest.raises(PreflightError, match="round is a link that leads back to a folder that holds it"):
+        lab.deploy(lab.host("h1", python=sys.executable), send=data)

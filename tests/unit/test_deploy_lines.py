@@ -49,6 +49,33 @@ def test_only_the_last_lines_are_shown() -> None:
     )
 
 
+HEAD = r"'\000decentral answer\n'"
+MARKED = r"printf '\000decentral answer\n%s\n'"
+
+
+def test_noise_after_the_answer_is_dropped_and_much_before_it_not_kept() -> None:
+    program = (
+        f"head -c 300000 /dev/zero; echo; {MARKED} '{{\"a\": 1}}'; echo goodbye; head -c 300000 /dev/zero"
+    )
+    assert lines(program).ask(HOST, "looking", {"do": "look"}, 60) == {"a": 1}
+
+
+def test_an_answer_that_is_cut_short_is_the_hosts_failure() -> None:
+    with pytest.raises(HostFailure, match=r"host h1: looking failed: it answered b'\{\"a\"'"):
+        lines(f"{MARKED} '{{\"a\"'").ask(HOST, "looking", {"do": "look"}, 60)
+
+
+def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_MOST_BYTES", 1 << 20)
+    with pytest.raises(HostFailure, match="host h1: looking failed: its answer is longer than 1 MiB"):
+        lines(f"printf {HEAD}; exec cat /dev/zero").ask(HOST, "looking", {"do": "look"}, 60)
+
+
+def test_what_hosts_say_does_not_command_the_terminal() -> None:
+    with pytest.raises(HostFailure, match=r"looking failed: \ufffd\[2Jgone$"):
+        lines(r"printf '\033[2Jgone\n' >&2; exit 1").ask(HOST, "looking", {}, 60)
+
+
 def test_cancelling_ends_what_is_under_way() -> None:
     asked = lines("echo started >&2; exec sleep 600")
     failures: list[HostFailure] = []
@@ -78,10 +105,9 @@ def test_a_cut_line_ends_what_runs_there(tmp_path: Path) -> None:
     request = {"do": "look", "folder": str(tmp_path / "folder"), "code": "code-x", "hash": "x", "pins": ""}
     request |= {
         "checkout": "/",
-        "owner": 0,
         "packages": [],
         "own": None,
-        "given": [str(tool), None],
+        "given": str(tool),
         "data": [],
     }
     archive = line._onhost()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import subprocess
 import sys
 import tarfile
@@ -15,8 +16,8 @@ import pytest
 
 from launch.deploy.archive import write_archive
 from launch.deploy.onhost import take
-from launch.deploy.onhost.look import KEPT_S, look, this_python
-from launch.deploy.onhost.tree import Refused, code_hash, listing, unpack
+from launch.deploy.onhost.look import KEPT_S, environment_name, look, sees_code, this_python
+from launch.deploy.onhost.tree import CODE_FOLDERS, Refused, code_hash, code_paths, listing, unpack
 
 
 def archive_of(folder: Path, names: list[str], packed: bool = False) -> bytes:
@@ -116,7 +117,6 @@ class TestSweep:
             "code": "code-now",
             "hash": "x",
             "checkout": "/nowhere",
-            "owner": 0,
             "pins": "",
             "packages": [],
             "own": None,
@@ -181,13 +181,90 @@ class TestSweep:
         folder = tmp_path / "folder"
         folder.mkdir()
         folder.chmod(0o777)
-        assert "others could change" in self.look(folder)["problem"]
+        assert "others could change" in self.look(folder)["unsafe"]
 
     def test_a_shared_folder_is_known_by_its_identity(self, tmp_path: Path) -> None:
         (tmp_path / "a").mkdir()
         (tmp_path / "link").symlink_to(tmp_path / "a")
         identities = [self.look(tmp_path / name)["identity"] for name in ("a", "link", "b", "a")]
         assert identities[0] == identities[1] == identities[3] != identities[2]
+
+
+def test_what_runs_write_is_no_code(source: Path) -> None:
+    before = code_hash(str(source))
+    for name in (
+        *("results/runs/a/x.json", "results/night1/a.json", "results/night1/manifest.json"),
+        *("results/night1/job/x.toml", "launch/model.npz", "launch/.x.py", "launch/__pycache__/x.pyc"),
+    ):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("{}")
+    assert code_hash(str(source)) == before
+    (source / "results" / "templates").mkdir()
+    (source / "results" / "templates" / "report.html.j2").write_text("")
+    assert code_hash(str(source)) != before
+
+
+def test_all_files_of_the_packages_are_code() -> None:
+    root = Path(__file__).resolve().parents[2]
+    listed = subprocess.run(
+        ["git", "ls-files", *CODE_FOLDERS], cwd=root, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    assert set(listed.stdout.split()) <= set(code_paths(str(root)))
+
+
+def test_links_that_lead_round_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    (tmp_path / "twice").symlink_to("a")
+    assert sorted(listing(str(tmp_path))) == ["a/file", "b/file", "twice/file"]
+    (tmp_path / "a" / "there").symlink_to("../b")
+    (tmp_path / "b" / "back").symlink_to("../a")
+    with pytest.raises(Refused, match="is a link that leads back to a folder that holds it"):
+        listing(str(tmp_path))
+    (tmp_path / "b" / "back").unlink()
+    (tmp_path / "b" / "self").symlink_to("self")
+    with pytest.raises(Refused, match="b/self is a link that leads to itself"):
+        listing(str(tmp_path))
+
+
+def test_a_colon_in_the_path_of_a_shared_checkout_means_a_copy(source: Path, tmp_path: Path) -> None:
+    wanted = code_hash(str(source))
+    assert sees_code(str(source), wanted)
+    source.rename(tmp_path / "a:b")
+    assert not sees_code(str(tmp_path / "a:b"), wanted)
+
+
+def test_hosts_whose_python_lies_elsewhere_have_other_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [environment_name("pins", this_python())]
+    monkeypatch.setattr(sys, "executable", "/opt/python3.11")
+    names.append(environment_name("pins", this_python()))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.17"))
+    names.append(environment_name("pins", this_python()))
+    assert len(set(names)) == 3
+
+
+def test_what_is_marked_complete_is_never_removed(tmp_path: Path) -> None:
+    target = tmp_path / "env-x"
+    target.mkdir()
+    (target / ".ready").write_text("")
+    making = take._making(str(tmp_path), "env-x", 1, lambda path: False, mark="pip")
+    with pytest.raises(Refused, match="env-x is complete and yet of no use here"), making:
+        pass
+    assert os.listdir(tmp_path) == ["env-x"]
+
+
+def test_the_mark_is_set_after_all_else_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    with take._making(str(tmp_path), "env-x", 1, lambda path: True, mark="pip") as temporary:
+        monkeypatch.setattr(os, "sync", lambda: seen.append(sorted(os.listdir(temporary))))
+        Path(temporary, "file").write_text("")
+    assert seen == [[".used", "file"]]
+    assert sorted(os.listdir(tmp_path / "env-x")) == [".ready", ".used", "file"]
 
 
 def test_python_is_described_as_the_kernel_and_the_interpreter_do() -> None:

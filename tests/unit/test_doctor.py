@@ -83,9 +83,9 @@ class TestDiagnosis:
         assert "it printed 'Password:'" in diagnose_silence(HOST, "ssh", 20.0, "", "Password:").cause
 
     def test_names_are_quoted_for_whoever_pastes_them(self) -> None:
-        odd = Host(name="a", address="b; $(reboot)", ssh_options=("-o", "ProxyCommand=x 'y' %h"))
+        odd = Host(name="a", address="b%lo", ssh_options=("-o", "ProxyCommand=x 'y' %h"))
         step = diagnose_end(odd, "ssh", 255, "", "").step
-        assert step == """try ssh -o 'ProxyCommand=x '"'"'y'"'"' %h' 'b; $(reboot)' true"""
+        assert step == """try ssh -o 'ProxyCommand=x '"'"'y'"'"' %h' b%lo true"""
 
 
 class TestWays:
@@ -115,7 +115,14 @@ def facts(**changed: Any) -> dict[str, Any]:
             "folder": "/f",
             "disk_free": 8 << 30,
         },
-        **{"unwritable": None, "nofile_hard": 4096, "cores": 4, "core_limit": None, "address": "10.0.0.1"},
+        **{
+            "unwritable": None,
+            "unsafe": None,
+            "nofile_hard": 4096,
+            "cores": 4,
+            "core_limit": None,
+            "address": "10.0.0.1",
+        },
         **{"no_address": None, "ports_free": None, "ports_taken": [], "data": "/d"},
         **changed,
     }

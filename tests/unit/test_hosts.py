@@ -119,6 +119,8 @@ class TestToml:
         ("name=7", "name", "must be a string"),
         ("cores=8", "name", "is required"),
         ("name='a'\naddress='-oProxyCommand=x'", "address", "must not start with -"),
+        ("name='a'\naddress='b;c'", "address", "must be of A-Z a-z 0-9"),
+        ("name='a'\nuser='$(b)'", "user", "must be of A-Z a-z 0-9"),
         ("name='a'\nuser='-l'", "user", "must not start with -"),
         ("name='a'\naddress=''", "address", "must be one line of text"),
         ('name="a"\naddress="b\\u0000c"', "address", "must be one line of text"),

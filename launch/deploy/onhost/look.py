@@ -14,7 +14,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from launch.deploy.onhost.tree import Refused, code_hash, listing
+from launch.deploy.onhost.tree import BYTECODE, Refused, code_folders, code_hash, listing
+from launch.deploy.onhost.trust import distrust, distrust_code, distrust_python
 
 KEPT_S = 30 * 86400
 ABANDONED_S = 86400
@@ -41,32 +42,39 @@ def this_python() -> list[str]:
 
 
 def environment_name(pins: str, python: list[str]) -> str:
-    """Folder name of the environment with these packages for such a Python."""
-    return "env-" + hashlib.sha256(json.dumps([pins, python]).encode()).hexdigest()[:16]
+    """Folder name of the environment with these packages for such a Python.
+
+    An environment has the path of its Python in it, and what pip chose may need this version of the C
+    library: hosts that share a folder share an environment only if both are the same.
+    """
+    exactly = [pins, python, os.path.realpath(sys.executable), platform.libc_ver()[1]]
+    return "env-" + hashlib.sha256(json.dumps(exactly).encode()).hexdigest()[:16]
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
     """What this host has of what an agent needs; touches what is used, removes what has long not been."""
-    folder, problem = open_folder(request["folder"])
+    folder, unsafe, problem = open_folder(request["folder"])
     environment = os.path.join(folder, environment_name(request["pins"], this_python()))
     code = os.path.join(folder, request["code"])
+    if unsafe is None and problem is None:
+        _drop_bytecode(code)
     code_here, environment_here = has_code(code, request["hash"]), is_ready(environment)
-    if problem is None:
+    if unsafe is None and problem is None:
         _sweep(folder, used=[code] * code_here + [environment] * environment_here)
     return {
         "python": this_python(),
         "version": platform.python_version(),
         "folder": folder,
+        "unsafe": unsafe,
         "problem": problem,
-        "identity": None if problem else _identity(folder),
+        "identity": None if unsafe or problem else _identity(folder),
         "code": code,
         "has_code": code_here,
-        "sees_code": _trusted(request["checkout"], request["owner"])
-        and has_code(request["checkout"], request["hash"]),
+        "sees_code": sees_code(request["checkout"], request["hash"]),
         "environment": environment,
         "has_environment": environment_here,
-        "own": _versions(request["own"], request["packages"]),
-        "given": _versions(request["given"], request["packages"]),
+        "own": None if request["own"] is None else own_versions(request["own"], request["packages"]),
+        "given": None if request["given"] is None else _versions(request["given"], request["packages"]),
         "data": {name: absolute(name) if os.path.isdir(absolute(name)) else None for name in request["data"]},
         "sent_data": os.path.join(folder, "data") if os.path.isdir(os.path.join(folder, "data")) else None,
     }
@@ -77,21 +85,32 @@ def absolute(path: str) -> str:
     return os.path.join(os.path.expanduser("~"), os.path.expanduser(path))
 
 
-def open_folder(name: str) -> tuple[str, str | None]:
-    """The folder's absolute path, made if need be; and what is wrong with it, if something is."""
+def open_folder(name: str) -> tuple[str, str | None, str | None]:
+    """The folder's absolute path, made if need be; and what is wrong with it, if something is.
+
+    Returns:
+        The path; why nothing in it can be trusted; why nothing can be put into it.
+    """
     folder = absolute(name)
     if ":" in folder:
-        return folder, f"the folder {folder} has a colon in its name, which no search path of Python can hold"
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        with open(os.path.join(folder, f".probe-{secrets.token_hex(8)}"), "xb") as probe:
-            os.unlink(probe.name)
-        status = os.stat(folder)
-    except OSError as error:
-        return folder, f"cannot write in {folder}: {error.strerror}"
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o002:
-        return folder, f"others could change what lies in {folder}: it is not this user's alone"
-    return folder, None
+        problem = f"the folder {folder} has a colon in its name, which no search path of Python can hold"
+        return folder, problem, None
+    unsafe = distrust(folder)
+    if unsafe is None:
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with open(os.path.join(folder, f".probe-{secrets.token_hex(8)}"), "xb") as probe:
+                os.unlink(probe.name)
+        except OSError as error:
+            return folder, None, f"cannot write in {folder}: {error.strerror}"
+        unsafe = distrust(folder)
+    if unsafe is None:
+        return folder, None, None
+    return (
+        folder,
+        f"others could change what lies in {folder}: {unsafe}; chmod go-w helps if it is yours",
+        None,
+    )
 
 
 def _identity(folder: str) -> str:
@@ -110,41 +129,46 @@ def _identity(folder: str) -> str:
 
 
 def is_ready(environment: str) -> bool:
-    """Whether an environment was completed, and its Python is still there."""
-    python = os.path.join(environment, "bin", "python")
-    return os.path.exists(os.path.join(environment, ".ready")) and os.access(python, os.X_OK)
+    """Whether an environment was completed by this user or root, and its Python is still there."""
+    python, mark = os.path.join(environment, "bin", "python"), os.path.join(environment, ".ready")
+    if not (os.path.exists(mark) and os.access(python, os.X_OK)):
+        return False
+    return distrust(mark) is None and distrust_python(python) is None
 
 
 def has_code(root: str, wanted: str) -> bool:
-    """Whether the code in ``root`` hashes to ``wanted``."""
+    """Whether the code in ``root`` hashes to ``wanted``, and nobody but this user and root can change it."""
     try:
-        return code_hash(root) == wanted
+        return os.path.isdir(root) and distrust_code(root) is None and code_hash(root) == wanted
     except OSError:
         return False
 
 
-def _trusted(path: str, owner: int) -> bool:
-    """Whether ``path`` belongs to this user, to root, or to whom it belongs on the launcher's host."""
-    try:
-        return os.stat(path).st_uid in (0, os.geteuid(), owner)
-    except OSError:
-        return False
+def sees_code(checkout: str, wanted: str) -> bool:
+    """Whether the launcher's checkout can be used here, at a path that a search path can hold."""
+    return ":" not in checkout and has_code(checkout, wanted)
 
 
-def _versions(python: list[Any] | None, packages: list[str]) -> list[Any] | None:
-    """Path, version, packages of the Python ``[path, owner]``; None: it does not run or is not trusted."""
-    if python is None:
-        return None
-    path, owner = python
-    if owner is not None and not _trusted(path, owner):
-        return None
-    command = [os.path.expanduser(path), "-P", "-c", VERSIONS, *packages]
+def _drop_bytecode(root: str) -> None:
+    """Remove what was compiled of a copy of the code: its hash does not cover it."""
+    for folder, _ in code_folders(root):
+        shutil.rmtree(os.path.join(folder, BYTECODE), ignore_errors=True)
+
+
+def own_versions(python: str, packages: list[str]) -> list[Any] | None:
+    """As ``_versions``, of the launcher's Python, if it is here; None also if it is not trusted."""
+    return None if distrust_python(python) is not None else _versions(python, packages)
+
+
+def _versions(python: str, packages: list[str]) -> list[Any] | None:
+    """Path, version, packages of a Python; None: it does not run."""
+    command = [os.path.expanduser(python), "-P", "-c", VERSIONS, *packages]
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=True)
         found: list[Any] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    return [os.path.expanduser(path), *found]
+    return [os.path.expanduser(python), *found]
 
 
 def _sweep(folder: str, used: list[str]) -> None:
@@ -176,11 +200,11 @@ def _environments_of_processes() -> bytes:
 
 def compare_data(request: dict[str, Any]) -> dict[str, Any]:
     """What the data folder holds; and whether this host sees the same files at the launcher's path."""
-    folder, problem = open_folder(request["folder"])
+    folder, unsafe, problem = open_folder(request["folder"])
     target = os.path.join(folder, "data")
     seen = os.path.isdir(request["source"]) and listing(request["source"]) == request["files"]
-    if problem is not None and not seen:
-        raise Refused(problem)
+    if (unsafe or problem) is not None and not seen:
+        raise Refused(str(unsafe or problem))
     return {"folder": target, "seen": seen, "files": listing(target)}
 
 

@@ -14,6 +14,16 @@ from typing import IO, Any
 from launch.deploy.onhost.look import absolute, environment_name, has_code, is_ready, this_python
 from launch.deploy.onhost.tree import Refused, unpack
 
+_COMPILE = """
+import importlib.util, os, py_compile, sys
+for module in list(sys.modules.values()):
+    source = getattr(module, "__file__", None) or ""
+    if source.startswith(os.path.join(sys.prefix, "")) and source.endswith(".py"):
+        if not os.path.exists(importlib.util.cache_from_source(source)):
+            py_compile.compile(source)
+"""
+"""Compiles what was imported of the environment, and nothing of the code."""
+
 
 def code(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
     """Take the code into its folder; checked before it appears there."""
@@ -28,7 +38,7 @@ def code(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
 def environment(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
     """Make a private environment, of packages that are sent or that pip finds; checked before it appears."""
     target = environment_name(request["pins"], this_python())
-    with _making(request["folder"], target, request["bytes"], is_ready) as temporary:
+    with _making(request["folder"], target, request["bytes"], is_ready, mark=request["by"]) as temporary:
         python = os.path.join(temporary, "bin", "python")
         if request["by"] == "copy":
             _tool("making an environment", [sys.executable, "-I", "-m", "venv", "--without-pip", temporary])
@@ -44,10 +54,8 @@ def environment(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
                 "pip (it needs a package index that this host can reach; or set python = ... for this host)",
                 [python, *install, "--constraint", constraints, *request["requirements"]],
             )
-        search = {"PYTHONPATH": request["code"], "PYTHONSAFEPATH": "1"}
-        _tool("importing what was installed", [python, "-c", request["check"]], search)
-        with open(os.path.join(temporary, ".ready"), "w", encoding="ascii") as file:
-            file.write(request["by"])
+        search = {"PYTHONPATH": request["code"], "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        _tool("importing what was installed", [python, "-c", f"{request['check']}\n{_COMPILE}"], search)
     return {}
 
 
@@ -61,10 +69,13 @@ def data(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
 
 
 @contextmanager
-def _making(folder: str, name: str, size: int, good: Callable[[str], bool]) -> Iterator[str]:
+def _making(
+    folder: str, name: str, size: int, good: Callable[[str], bool], mark: str | None = None
+) -> Iterator[str]:
     """A folder to fill, which becomes ``folder/name`` at the end.
 
     Several runs may do this at once: who is first wins, and the others take what is there if it is ``good``.
+    With ``mark`` it gets a file ``.ready`` that says so, once all else is on the disk.
     """
     _check_space(folder, size)
     temporary = os.path.join(folder, f".making-{name}-{secrets.token_hex(8)}")
@@ -74,7 +85,16 @@ def _making(folder: str, name: str, size: int, good: Callable[[str], bool]) -> I
         yield temporary
         with open(os.path.join(temporary, ".used"), "w", encoding="ascii"):
             pass
+        os.sync()  # before the name and the mark say that all is there
+        if mark is not None:
+            with open(os.path.join(temporary, ".ready"), "w", encoding="ascii") as file:
+                file.write(mark)
         if os.path.isdir(target) and not good(target):  # somebody cleaned up there
+            if os.path.exists(os.path.join(target, ".ready")):  # complete, for some host and run
+                raise Refused(
+                    f"{target} is complete and yet of no use here; see that it and the Python that it leads "
+                    f"to belong to you or root and that nobody else may write there, or remove it"
+                )
             with suppress(FileNotFoundError):
                 os.rename(target, f"{temporary}-damaged")
         try:

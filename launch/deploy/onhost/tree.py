@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import stat
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +16,10 @@ from typing import IO
 
 CODE_FOLDERS = ("decentral", "nodes", "topologies", "launch", "results")
 CODE_FILES = ("setup.cfg", "pyproject.toml", "constraints.txt")
-NOT_CODE = ("__pycache__", "runs")
+CODE_SUFFIXES = (".css", ".html", ".j2", ".js", ".json", ".py", ".sbatch", ".sh", ".toml", ".txt")
+BYTECODE = "__pycache__"
+_RUN = "manifest.json"
+_RUNS = "runs"
 
 
 class Refused(Exception):
@@ -22,17 +27,28 @@ class Refused(Exception):
 
 
 def code_paths(root: str) -> Iterator[str]:
-    """The files that are the code, relative to ``root``, sorted; tests, runs and caches are none."""
+    """The files that are the code, relative to ``root``, sorted; no tests, no caches, nothing of runs."""
     found = [name for name in CODE_FILES if os.path.isfile(os.path.join(root, name))]
-    for package in CODE_FOLDERS:
-        for folder, folders, files in os.walk(os.path.join(root, package)):
-            folders[:] = [name for name in folders if name not in NOT_CODE and not name.startswith(".")]
-            found += [
-                os.path.relpath(os.path.join(folder, name), root)
-                for name in files
-                if not name.endswith((".pyc", "~")) and not name.startswith(".")
-            ]
+    for folder, files in code_folders(root):
+        found += [os.path.relpath(os.path.join(folder, name), root) for name in files]
     yield from sorted(found)
+
+
+def code_folders(root: str) -> Iterator[tuple[str, list[str]]]:
+    """The folders that hold code, and which of their files are code."""
+    for package in CODE_FOLDERS:
+        top = os.path.join(root, package)
+        for folder, folders, files in os.walk(top):
+            if _RUN in files:  # somebody's --out lies among the code
+                folders.clear()
+                continue
+            folders[:] = [name for name in folders if name != BYTECODE and not name.startswith(".")]
+            if package == "results" and folder == top and _RUNS in folders:
+                folders.remove(_RUNS)
+            yield (
+                folder,
+                [name for name in files if name.endswith(CODE_SUFFIXES) and not name.startswith(".")],
+            )
 
 
 def code_hash(root: str) -> str:
@@ -46,15 +62,40 @@ def code_hash(root: str) -> str:
 
 
 def listing(root: str) -> dict[str, list[int]]:
-    """Size and modification time (whole seconds) of every file below ``root``, by relative path."""
-    found = {}
-    for folder, _, files in os.walk(root, followlinks=True):
-        for name in files:
-            path = os.path.join(folder, name)
-            with suppress(FileNotFoundError):  # a link that leads nowhere
-                status = os.stat(path)
-                found[os.path.relpath(path, root)] = [status.st_size, int(status.st_mtime)]
+    """Size and modification time (whole seconds) of every file below ``root``, by relative path.
+
+    Raises:
+        Refused: a link leads back to a folder that it lies in.
+        OSError: something cannot be looked at.
+    """
+    found: dict[str, list[int]] = {}
+    if os.path.isdir(root):
+        _list_into(found, root, "", ())
     return found
+
+
+def _list_into(
+    found: dict[str, list[int]], root: str, inner: str, above: tuple[tuple[int, int], ...]
+) -> None:
+    folder = os.path.join(root, inner)
+    status = os.stat(folder)
+    this = status.st_dev, status.st_ino
+    if this in above:
+        raise Refused(f"{folder} is a link that leads back to a folder that holds it; remove it")
+    for name in os.listdir(folder):
+        path = os.path.join(inner, name)
+        try:
+            status = os.stat(os.path.join(root, path))
+        except FileNotFoundError:  # a link that leads nowhere
+            continue
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Refused(f"{os.path.join(root, path)} is a link that leads to itself; remove it") from None
+        if stat.S_ISDIR(status.st_mode):
+            _list_into(found, root, path, (*above, this))
+        else:
+            found[path] = [status.st_size, int(status.st_mtime)]
 
 
 def unpack(payload: IO[bytes], target: str, files: int) -> None:
