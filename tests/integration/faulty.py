@@ -30,6 +30,7 @@ class Faulty:
         how: ``raise`` an exception, ``exit`` with code 0, ``return`` before the last round, ``kill`` itself,
             ``segfault`` (the signal), ``never_send`` stays silent, ``limit`` and ``limit_torch`` ask for more
             memory than their own RLIMIT_AS allows, ``eat`` takes memory until the kernel kills it,
+            ``kill_in_exchange`` kills itself when it has sent and would wait,
             ``blocked`` reads from a pipe into which nobody writes, as from a file system that hangs.
         node: who.
         round: when, from 0.
@@ -40,7 +41,8 @@ class Faulty:
     local_steps: int
     topology: Topology
     how: Literal[
-        "raise", "exit", "return", "kill", "segfault", "never_send", "limit", "limit_torch", "eat", "blocked"
+        *("raise", "exit", "return", "kill", "segfault", "kill_in_exchange", "never_send"),
+        *("limit", "limit_torch", "eat", "blocked"),
     ]
     node: int = 3
     round: int = 4
@@ -55,6 +57,8 @@ class Faulty:
                     return
                 silent = self._fail()
             node.train(steps=self.local_steps)
+            if self.how == "kill_in_exchange" and node.id == self.node and t == self.round:
+                node._medium._hear = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[attr-defined]
             targets = () if silent else self.topology.targets(node.id, t, 0)
             outgoing = [(j, node.message(t, 0, whole)) for j in targets]
             expected = [(j, 0) for j in self.topology.sources(node.id, t, 0)]

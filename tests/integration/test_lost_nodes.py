@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from decentral.config import Arm
+from launch.checkpoints import folder_of, load, numbers
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.local import LocalExecutor
 from launch.paths import JobFolder
@@ -21,6 +23,7 @@ from tests.conformance.test_lost_nodes import lossy
 from tests.harness import SilentDisplay, events
 
 NODES = 8
+FULL = os.environ.get("DECENTRAL_FULL") == "1"
 
 
 class Killer(SilentDisplay):
@@ -126,6 +129,47 @@ def test_a_failed_node_is_lost_too(tmp_path: Path) -> None:
     (loss,) = outcome.lost
     assert (loss.node, loss.round) == (3, 4)
     assert loss.cause.startswith("failed after round 4 of 8: ValueError: the learning rate is purple")
+
+
+@pytest.mark.parametrize(("how", "round"), [("kill", 0), ("kill_in_exchange", 0), ("kill_in_exchange", 4)])
+def test_a_node_that_is_killed_in_its_first_step_or_while_it_waits(
+    how: str, round: int, tmp_path: Path
+) -> None:
+    algorithm = {"name": "tests.integration.faulty:Faulty", "settings": {"how": how, "round": round}}
+    made = lossy("epidemic", algorithm=algorithm, fragments={"count": 1}, train={"lr": 0.002})
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [])
+    check(made, tmp_path, outcome, {3})
+    assert outcome.lost[0].round == round
+
+
+@pytest.mark.parametrize("name", ["mosaic", "divshare", "adpsgd", "swift"])
+def test_random_kills_while_checkpoints_are_made(name: str, tmp_path: Path) -> None:
+    """Up to three of eight, whatever they do just then: nothing hangs, and no checkpoint lacks a node."""
+    for seed in range(30 if FULL else 2):
+        chance = random.Random(f"{name} {seed}")
+        made = slow(name, rounds=16, checkpoint={"every": 1})
+        doomed = {
+            node: (chance.randrange(NODES), chance.randint(0, 14))
+            for node in chance.sample(range(NODES), chance.randint(1, 3))
+        }
+        seen: dict[int, int] = {}
+
+        def when(node: int, round: int, seen: Any = seen, doomed: Any = doomed) -> list[int]:
+            seen[node] = round
+            return [victim for victim, (by, at) in doomed.items() if seen.get(by, -1) >= at]
+
+        folder = tmp_path / str(seed)
+        outcome, killer = run_killing(made, folder, when)
+        # One that is killed at the very end has done all there was to do.
+        assert (outcome.state, outcome.exit_code) == ("done", 0), outcome.cause
+        assert {loss.node for loss in outcome.lost} <= killer.killed
+        accounts(folder)
+        for node in set(range(NODES)) - killer.killed:
+            last = events(folder / "nodes" / f"{node:03}.jsonl")[-1]
+            assert (last["event"], last["reason"], last["round"]) == ("end", "done", 16)
+        for number in numbers(JobFolder(folder)):
+            checkpoint = load(folder_of(JobFolder(folder), number))
+            assert checkpoint is None or len(checkpoint.entries) == NODES + 2
 
 
 def test_fewer_than_two_are_no_run(tmp_path: Path) -> None:

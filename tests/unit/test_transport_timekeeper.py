@@ -10,23 +10,32 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from socket import AF_UNIX, MSG_DONTWAIT, SOCK_SEQPACKET, socketpair
+from typing import Any, cast
 
 import msgpack
 import numpy as np
 import pytest
 import zmq
 
+from decentral.checkpoint.words import Present
 from decentral.errors import PreflightError, RunFailed
 from decentral.messages import Message
 from decentral.network.links import Item
-from decentral.speech import ANY, Notice, Put, Role, Speech, Stop, Telling, Totals
+from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Speech, Stop, Telling, Totals
 from decentral.timekeeper import Timekeeper
 from decentral.transports.addresses import Endpoint, Listen
-from decentral.transports.control import encode_leave, encode_speech, split_word
+from decentral.transports.control import (
+    decode_telling,
+    encode_leave,
+    encode_speech,
+    encode_word,
+    split_word,
+)
 from decentral.transports.wire import ZmqWire, timekeeper_address
 from decentral.transports.zeromq import ZmqTransport
 from launch.timekeeper import Terminated, TimekeeperSocket
+from tests.emulated import keep, network, until
 
 RUN = b"\x00runrunr"
 HERE = Listen("127.0.0.1")
@@ -297,3 +306,70 @@ def test_books_and_addresses_are_refused_where_they_are_no_use(folder: Path) -> 
     alone.close()
     alone.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# The launcher's orders
+
+
+class Line:
+    """What the launcher says, one order after the other, and hears."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
+        self.told: list[tuple[Any, ...]] = []
+
+    def order(self, *words: Any) -> None:
+        self._ours.send(msgpack.packb(words))
+
+    def fileno(self) -> int:
+        return self._theirs.fileno()
+
+    def read(self) -> Any:
+        try:
+            return msgpack.unpackb(self._theirs.recv(1 << 16, MSG_DONTWAIT))
+        except BlockingIOError:
+            return None
+
+    def tell(self, *message: Any) -> None:
+        self.told.append(message)
+
+    def close(self) -> None:
+        self._ours.close()
+        self._theirs.close()
+
+
+def test_everybody_hears_of_a_lost_node_whenever_it_connects(folder: Path) -> None:
+    """Node 1 is lost before anybody has connected; the other two and the observer hear of it all the same."""
+    endpoint, line, terminated = TimekeeperSocket(folder, None, NODES), Line(), Terminated()
+    timekeeper, _, _ = keep(network(NODES), patience_ns=40)
+    kept: list[bool] = []
+    thread = threading.Thread(target=lambda: kept.append(endpoint.keep(timekeeper, terminated, line)))
+    thread.start()
+    context = zmq.Context()
+    try:
+        line.order("gone", 1)
+        sockets = {}
+        for member in (*(node for node in range(NODES) if node != 1), OBSERVER):
+            made = sockets[member] = context.socket(zmq.DEALER)
+            made.setsockopt(zmq.ROUTING_ID, member.to_bytes(4, "little"))
+            made.setsockopt(zmq.RCVTIMEO, int(LONG_S * 1000))
+            made.connect(timekeeper_address(folder))
+            word = encode_word(Present(member)) if member == OBSERVER else encode_speech(until(member, 0, 10))
+            made.send(word)
+        for member, made in sockets.items():
+            gone = decode_telling(member, made.recv())
+            assert isinstance(gone, Gone)
+            assert gone.peer == 1
+            if member != OBSERVER:
+                assert gone.at_ns == 40
+                assert isinstance(decode_telling(member, made.recv()), Answer)
+        assert line.told == [("lost", 1, 0.0)]
+    finally:
+        terminated._handle(15, None)
+        thread.join(LONG_S)
+        context.destroy(linger=0)
+        endpoint.close()
+        line.close()
+        terminated._read.close()
+        terminated._write.close()
+    assert kept == [False]
