@@ -120,8 +120,7 @@ class Agent:
         return not select.select([0], [], [], 0)[0]
 
     def _look_at_the_clock(self) -> None:
-        if self._host["remote"] and self._due("beat", BEAT_S * 1000):
-            self._tell("beat")
+        self._beat()
         if self._closing:
             self._close_job()
         if self._members is None:
@@ -255,9 +254,9 @@ class Agent:
             )
             for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
         ]
-        members.fork(self._workload, assignments, self._look_between_forks)
+        members.fork(self._workload, assignments, self._beat)
 
-    def _look_between_forks(self) -> None:
+    def _beat(self) -> None:
         if self._host["remote"] and self._due("beat", BEAT_S * 1000):
             self._tell("beat")
 
