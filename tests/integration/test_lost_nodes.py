@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ import pytest
 from decentral.config import Arm
 from launch.checkpoints import folder_of, load, numbers
 from launch.executors.base import Interruption, Job, Outcome
+from launch.executors.fleet import Fleet
 from launch.executors.local import LocalExecutor
+from launch.executors.starters import LocalStarter
 from launch.paths import JobFolder
+from launch.scratch import PrivateFolder
 from tests.asynchronous import accounts
 from tests.conformance.test_lost_nodes import lossy
 from tests.harness import SilentDisplay, events
+from tests.integration.test_fleet import loopback
 
 NODES = 8
 FULL = os.environ.get("DECENTRAL_FULL") == "1"
@@ -170,6 +175,43 @@ def test_random_kills_while_checkpoints_are_made(name: str, tmp_path: Path) -> N
         for number in numbers(JobFolder(folder)):
             checkpoint = load(folder_of(JobFolder(folder), number))
             assert checkpoint is None or len(checkpoint.entries) == NODES + 2
+
+
+@pytest.mark.parametrize("name", ["mosaic", "adpsgd"])
+def test_a_lost_host(name: str, tmp_path: Path) -> None:
+    """The agent of the host without observer and timekeeper is killed, and its nodes with it."""
+    made = slow(name)
+    executor = Fleet(loopback(2), LocalStarter())
+    there: list[int] = []
+
+    class Striker(Killer):
+        def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
+            (name,) = [name for name, each in members.items() if NODES + 1 not in each]
+            there[:] = [*members[name], executor.meet()[name]["pid"]]
+
+        def progress(self, node: int, round: int, train_loss: float | None) -> None:
+            super().progress(node, round, train_loss)
+            if round >= 5 and not self.killed:
+                self.killed.update(there[:-1])
+                os.kill(there[-1], signal.SIGKILL)
+
+    striker = Striker(tmp_path, lambda node, round: [])
+    try:
+        with Interruption().installed() as interruption:
+            outcome = executor.run(Job(made, 1, JobFolder(tmp_path)), striker, interruption)
+    finally:
+        executor.close()
+        PrivateFolder(Path(tempfile.gettempdir()), "decentral-").remove()  # as the next agent there does
+    assert (outcome.state, outcome.exit_code) == ("done", 0), outcome.cause
+    assert {loss.node for loss in outcome.lost} == striker.killed != set()
+    for loss in outcome.lost:
+        assert loss.cause.startswith(f"was lost: agent on host {loss.host} was killed by signal 9")
+        assert loss.time_s is not None
+    accounts(tmp_path)
+    for node in set(range(NODES)) - striker.killed:
+        lines = events(tmp_path / "nodes" / f"{node:03}.jsonl")
+        assert (lines[-1]["event"], lines[-1]["reason"], lines[-1]["round"]) == ("end", "done", 24)
+        assert {line["peer"] for line in lines if line["event"] == "lost"} == striker.killed
 
 
 def test_fewer_than_two_are_no_run(tmp_path: Path) -> None:
