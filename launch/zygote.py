@@ -7,16 +7,16 @@ host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable 
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
 (arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns, resume), ``put`` (path,
-offset, data: a piece of a file for the job's folder of a host that does not see the run folder), ``fork``,
-``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members
-are killed), ``time``, ``beat``, ``exit``.
+offset, data: a piece of a file for the folder of a host apart), ``fork``, ``go`` (book), ``rest``,
+``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``,
+``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
 write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether hosts agree,
 apart: this host does not see the run folder), ``sockets`` (their folder, to be removed if this agent is
 killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``, ``evaluated``,
-``saved``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does not go on),
-``file`` (path, offset, data: a piece of a log, where this host does not see the run folder), ``refused``
-(what was ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all told).
+``saved``, ``lost``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does
+not go on), ``file`` (path, offset, data: a piece of a log of a host apart), ``refused`` (what was ordered
+cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all told).
 """
 
 from __future__ import annotations

@@ -112,9 +112,10 @@ class RunSettings(Settings):
         if self.on_node_failure == "continue" and self.clock == "wall":
             expectation = 'nodes go on without a lost one in emulated time only, and run.clock is "wall"'
             raise refusal(expectation, 'use "stop", or clock = "virtual"', "on_node_failure", "continue")
-        if self.on_node_failure == "stop" and self.failure_deadline_s is not None:
+        given = self.failure_deadline_s
+        if self.on_node_failure == "stop" and given is not None:
             expectation = 'has a meaning with on_node_failure = "continue" only'
-            raise refusal(expectation, "add that key or remove this one", "failure_deadline_s")
+            raise refusal(expectation, "add that key or remove this one", "failure_deadline_s", given)
         return self
 
     @property
