@@ -6,16 +6,22 @@ Inline, where every moment can be chosen; ``tests/integration/test_resume.py`` k
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
+from decentral.checkpoint.plain import Decoder, Encoder
+from decentral.checkpoint.state import Stateful, snapshot
 from decentral.config import Arm
 from decentral.node import Node
 from launch import checkpoints
+from launch.build import load_workload
+from launch.emulator import Emulation
 from launch.executors import inline
 from launch.paths import JobFolder
 from tests.asynchronous import ROUND_S, contender, star
@@ -119,6 +125,56 @@ def test_in_whatever_order_nodes_really_run(
     monkeypatch.setattr(inline, "Scheduler", Jumbled)
     arm = contender(name, asked, network=NETWORKS["latency"], compute=UNEVEN, rounds=6)
     check(arm, tmp_path, monkeypatch, synchronous=False, seed=f"{variant} {seed}")
+
+
+def given(thing: Stateful) -> Iterator[tuple[str, str, Any]]:
+    """(class, name, value) of everything that checkpoints of ``thing`` and of what it holds leave out."""
+    for name, value in vars(thing).items():
+        if name in thing.GIVEN.split():
+            if not isinstance(value, Stateful):  # else its owner saves it
+                yield type(thing).__name__, name, value
+            continue
+        for part in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(part, Stateful):
+                yield from given(part)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", ["divshare", "adpsgd"])
+def test_what_a_checkpoint_leaves_out_never_changes(
+    name: str, network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds an attribute that changes and calls it given finds out here; what is saved comes back."""
+    made: list[Emulation] = []
+    before: list[list[tuple[str, str, Any]]] = []
+
+    def noted(*arguments: Any) -> Emulation:
+        emulation = Emulation(*arguments)
+        made.append(emulation)
+        before.append(copied(emulation.timekeeper))
+        return emulation
+
+    def copied(thing: Stateful) -> list[tuple[str, str, Any]]:
+        return [(*where, snapshot(value)) for *where, value in given(thing)]  # type: ignore[misc]
+
+    monkeypatch.setattr(inline, "Emulation", noted)
+    patient = {"request_timeout_s": 4 * ROUND_S} if name == "adpsgd" else {}
+    arm = contender(name, patient, network=NETWORKS[network], compute=UNEVEN, rounds=6)
+    play(arm, JobFolder(tmp_path), [], monkeypatch, kill=False)
+    (emulation,) = made
+    for (kind, attribute, then), (_, _, now) in zip(before[0], copied(emulation.timekeeper), strict=True):
+        same = np.array_equal(then, now) if isinstance(then, np.ndarray) else then == now
+        assert same, f"{kind}.{attribute} changes, so it is no given"
+    assert {kind for kind, _, _ in before[0]} >= {"Timekeeper", "Links", "Ledger", "Tally"}
+    encoder = Encoder()
+    packed = encoder.pack(emulation.state())
+    arrays = [array.data.cast("B") for array in encoder.arrays]
+    workload = load_workload(arm, 1, {})
+    again = Emulation(workload, b"another1")
+    again.restore(Decoder(arrays).unpack(packed))
+    second = Encoder()
+    assert second.pack(again.state()) == packed
+    assert [array.tobytes() for array in second.arrays] == [array.tobytes() for array in encoder.arrays]
 
 
 def test_a_checkpoint_changes_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
