@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from decentral.checkpoint.files import Written, write
 from decentral.checkpoint.leader import Leader, Orders
 from decentral.checkpoint.memory import Memory
-from decentral.checkpoint.words import Report, Saved
+from decentral.checkpoint.words import Report, Save, Saved
 from decentral.clock import NS_PER_S
 from decentral.errors import CheckpointError
 from decentral.messages import Message
@@ -19,7 +19,7 @@ from decentral.observer import Observer
 from decentral.records import Recorder
 from decentral.transports.numbers import BatchNumbers
 from decentral.wire import Wire
-from launch.checkpoints import KEPT, Entry, commit, file_name, folder_of, load, log_of, numbers
+from launch.checkpoints import LIST, Entry, commit, file_name, folder_of, load, log_of, numbers
 from launch.emulator import Emulation
 from launch.paths import JobFolder
 
@@ -63,18 +63,24 @@ class Saving:
         return checkpoint.read(self.member)
 
     def write(self, number: int, content: Mapping[str, Any]) -> Written:
-        """Save ``content``; what this member left in checkpoints that are too old now is removed.
+        """Save ``content`` in checkpoint ``number``.
 
         Raises:
             PreflightError: the file cannot be written.
         """
-        written = write(self._path(number), content)
+        return write(self._path(number), content)
+
+    def forget(self, least: int, *more: str) -> None:
+        """Remove what this member left, and files named in ``more``, in checkpoints before ``least``.
+
+        Only the launcher knows which are needed: elsewhere than here, the last ones may not be whole yet.
+        """
         for old in numbers(self.folder):
-            if old < number - KEPT:  # the one before this is on the disk of everybody
-                self._path(old).unlink(missing_ok=True)
+            if old < least:
+                for name in (file_name(self.member, self.n), *more):
+                    (folder_of(self.folder, old) / name).unlink(missing_ok=True)
                 with suppress(OSError):  # others' files may be there
                     folder_of(self.folder, old).rmdir()
-        return written
 
     def _path(self, number: int) -> Path:
         return folder_of(self.folder, number) / file_name(self.member, self.n)
@@ -100,10 +106,11 @@ class NodeSaving:
             batches.restore(saved["wire"])
         self.memory = Memory(saving.member, wire, saved=None if saved is None else saved["memory"])
 
-    def __call__(self, number: int, pending: Sequence[list[Message]]) -> Saved:
-        """Save what the node needs for checkpoint ``number``."""
+    def __call__(self, save: Save, pending: Sequence[list[Message]]) -> Saved:
+        """Save what the node needs."""
         content = self.memory.save(pending)
-        written = self._saving.write(number, {"memory": content, "wire": self._batches.state()})
+        written = self._saving.write(save.number, {"memory": content, "wire": self._batches.state()})
+        self._saving.forget(save.least)
         return Saved(self._saving.member, *written, content["state"]["journal"]["log_bytes"])
 
 
@@ -127,14 +134,16 @@ class ObserverSaving:
             batches.restore(saved["wire"])
             self.pending = saved["pending"]
 
-    def __call__(self, number: int, pending: Sequence[list[Message]]) -> Saved:
-        """Save what the observer needs for checkpoint ``number``."""
+    def __call__(self, save: Save, pending: Sequence[list[Message]]) -> Saved:
+        """Save what the observer needs."""
         content = {
             "observer": self._observer.state(),
             "pending": list(pending),
             "wire": self._batches.state(),
         }
-        return Saved(self._saving.member, *self._saving.write(number, content), self._recorder.nbytes)
+        written = self._saving.write(save.number, content)
+        self._saving.forget(save.least)
+        return Saved(self._saving.member, *written, self._recorder.nbytes)
 
 
 class TimekeeperSaving:
@@ -155,15 +164,22 @@ class TimekeeperSaving:
         self._line = line
         self._rounds = 0
         self._held_s = 0.0
+        self._least = 0
         saved = saving.saved()
         if saved is not None:
             emulation.restore(saved)
 
-    def ask(self, number: int, rounds: int) -> None:
-        """The launcher wants checkpoint ``number``; all nodes have finished ``rounds``."""
+    def ask(self, number: int, rounds: int, least: int) -> None:
+        """The launcher wants checkpoint ``number``.
+
+        Args:
+            number: of the checkpoint.
+            rounds: that all nodes have finished.
+            least: checkpoints before this one are not needed any more.
+        """
         if not self.leader.holds:
-            self._rounds, self._held_s = rounds, time.monotonic()
-            self.leader.ask(number)
+            self._rounds, self._held_s, self._least = rounds, time.monotonic(), least
+            self.leader.ask(number, least)
 
     def hear(self, word: Report) -> Orders:
         """A member's report, and what follows."""
@@ -202,4 +218,5 @@ class TimekeeperSaving:
             rounds=self._rounds,
             nominal_ns=self._nominal_ns,
         )
+        saving.forget(self._least, LIST)
         self._line.tell("saved", number, time_s, held_s, sum(entry.nbytes for entry in entries))

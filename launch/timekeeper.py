@@ -185,8 +185,8 @@ class TimekeeperSocket:
     ) -> None:
         """Do what the launcher wants: a checkpoint; or all must hear of a node that has ended."""
         match order:
-            case ["checkpoint", int(number), int(rounds)] if saving is not None:
-                saving.ask(number, rounds)
+            case ["checkpoint", int(number), int(rounds), int(least)] if saving is not None:
+                saving.ask(number, rounds, least)
             case ["gone", int(node)]:
                 self._order([] if saving is None else saving.leader.lose(node))
                 at_ns = timekeeper.lose(node)

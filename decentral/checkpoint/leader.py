@@ -42,6 +42,7 @@ class Leader:
         self.number = 0
         self.saved: dict[int, Saved] = {}
         self._members = sorted(members)
+        self._least = 0
         self._absent = set(members)
         self._phase = Phase.NONE
         self._whole = True
@@ -67,10 +68,13 @@ class Leader:
         """Whether every member has saved itself; call ``thaw`` then."""
         return self._phase is Phase.SAVING and len(self.saved) == len(self._members)
 
-    def ask(self, number: int) -> None:
-        """Make checkpoint ``number``, unless one is being made or a member is missing."""
+    def ask(self, number: int, least: int) -> None:
+        """Make checkpoint ``number``, unless one is being made or a member is missing.
+
+        Those before ``least`` are not needed any more.
+        """
         if self._phase is Phase.NONE and self._whole:
-            self.number = number
+            self.number, self._least = number, least
             self._phase = Phase.ASKED
 
     def lose(self, member: int) -> Orders:
@@ -112,4 +116,4 @@ class Leader:
         for sender, word in sorted(self._frozen.items()):
             for destination, batches in word.pushed:
                 expected[destination].append((sender, batches))
-        return [(member, Save(self.number, expected[member])) for member in self._members]
+        return [(member, Save(self.number, expected[member], self._least)) for member in self._members]

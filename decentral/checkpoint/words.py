@@ -60,10 +60,12 @@ class Save(NamedTuple):
     Attributes:
         number: of the checkpoint.
         expected: (sender, batches that it has pushed to you).
+        least: what you saved for checkpoints before this one is not needed any more.
     """
 
     number: int
     expected: Sequence[tuple[int, int]]
+    least: int
 
 
 class Thaw(NamedTuple):
@@ -83,8 +85,10 @@ def encode(word: Order | Report) -> tuple[Any, ...]:
     match word:
         case Freeze() | Thaw() | Present():
             return type(word).__name__.lower(), word[0]
-        case Frozen() | Save():
-            return type(word).__name__.lower(), word[0], _packed(word[1])
+        case Frozen():
+            return "frozen", word.member, _packed(word.pushed)
+        case Save():
+            return "save", word.number, _packed(word.expected), word.least
         case Saved():
             return "saved", *word
 
@@ -100,8 +104,8 @@ def decode_order(fields: Sequence[Any]) -> Order | None:
             return Freeze(_whole(number))
         case ["thaw", number]:
             return Thaw(_whole(number))
-        case ["save", number, expected]:
-            return Save(_whole(number), _pairs(expected))
+        case ["save", number, expected, least]:
+            return Save(_whole(number), _pairs(expected), _whole(least))
     return None
 
 

@@ -25,7 +25,7 @@ from decentral.transports.control import decode_telling, encode_leave, encode_sp
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
 from decentral.wire import Heard
 
-Save: TypeAlias = Callable[[int, Sequence[list[Message]]], words.Saved]
+Save: TypeAlias = Callable[[words.Save, Sequence[list[Message]]], words.Saved]
 GRACE_S = 2.0
 """What a node sent just before it ended may still come for so long, as host and network may be busy."""
 TIMEKEEPER = "timekeeper"
@@ -202,7 +202,7 @@ class ZmqWire:
                     self._await(lambda: "what is on its way when a checkpoint is made", patient=False)
             else:
                 assert self._save is not None, "a checkpoint of a member that cannot make any"
-                saved = self._save(word.number, tuple(self._pending))
+                saved = self._save(word, tuple(self._pending))
                 self._control.send_multipart(split_word(encode_word(saved)))
             word = decode_telling(self._node, self._control.recv())
         if not isinstance(word, words.Thaw):

@@ -61,7 +61,9 @@ class Checkpoints:
             self._number += 1
             timekeeper = self._job.arm.nodes + 1
             line = self._lines[self._placement.host_of[timekeeper]]
-            line.order("tell", member=timekeeper, words=["checkpoint", self._number, self._due.least])
+            line.order(
+                "tell", member=timekeeper, words=["checkpoint", self._number, self._due.least, self._least]
+            )
 
     def end(self) -> None:
         """A node is lost: what would be saved now would lack it."""

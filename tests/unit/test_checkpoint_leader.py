@@ -16,8 +16,8 @@ from decentral.transports.numbers import BatchNumbers
 WORDS: list[Order | Report] = [
     Freeze(3),
     Thaw(3),
-    Save(3, [(0, 12), (7, 1)]),
-    Save(1, []),
+    Save(3, [(0, 12), (7, 1)], 2),
+    Save(1, [], 0),
     Present(2),
     Frozen(2, [(0, 1), (16, 5)]),
     Frozen(0, []),
@@ -36,7 +36,7 @@ def test_one_checkpoint() -> None:
         leader.hear(Present(member))
     assert leader.all_present
     assert leader.freeze() == [], "nobody has asked"
-    leader.ask(4)
+    leader.ask(4, 3)
     assert leader.holds
     assert not leader.freezing
     assert leader.freeze() == [(0, Freeze(4)), (1, Freeze(4)), (2, Freeze(4))]
@@ -44,9 +44,9 @@ def test_one_checkpoint() -> None:
     assert leader.hear(Frozen(1, [(0, 3), (2, 1)])) == []
     assert leader.hear(Frozen(0, [(1, 2)])) == []
     assert leader.hear(Frozen(2, [])) == [
-        (0, Save(4, [(1, 3)])),
-        (1, Save(4, [(0, 2)])),
-        (2, Save(4, [(1, 1)])),
+        (0, Save(4, [(1, 3)], 3)),
+        (1, Save(4, [(0, 2)], 3)),
+        (2, Save(4, [(1, 1)], 3)),
     ]
     for member in (2, 0):
         leader.hear(saved(member))
@@ -56,20 +56,32 @@ def test_one_checkpoint() -> None:
     assert [each.member for each in leader.saved.values()] == [2, 0, 1]
     assert leader.thaw() == [(0, Thaw(4)), (1, Thaw(4)), (2, Thaw(4))]
     assert not leader.holds
-    leader.ask(5)
+    leader.ask(5, 4)
     leader.freeze()
     assert leader.number == 5
     assert leader.saved == {}
 
 
+def test_who_is_lost_ends_it() -> None:
+    leader = Leader([0, 1, 2])
+    leader.hear(Present(0))
+    leader.ask(1, 0)
+    leader.freeze()
+    assert leader.lose(1) == [(0, Thaw(1)), (2, Thaw(1))]
+    leader.ask(2, 0)
+    assert not leader.holds, "a checkpoint would lack a node"
+    leader.hear(Present(2))
+    assert leader.all_present
+
+
 def test_a_second_request_waits_for_nobody() -> None:
     leader = Leader([0])
-    leader.ask(1)
-    leader.ask(2)
+    leader.ask(1, 0)
+    leader.ask(2, 0)
     assert leader.number == 1
     assert leader.thaw() == [], "nobody stands still yet"
     assert not leader.holds
-    leader.ask(2)
+    leader.ask(2, 0)
     leader.freeze()
     assert leader.thaw() == [(0, Thaw(2))], "given up"
     assert leader.hear(Frozen(0, [])) == [], "too late"
@@ -91,9 +103,11 @@ def test_words_come_back(word: Order | Report) -> None:
         ["freeze"],
         ["freeze", -1],
         ["freeze", "1"],
-        ["save", 1, b"short"],
-        ["save", 1, None],
-        ["save", 1, (-1).to_bytes(8, "little", signed=True) + bytes(8)],
+        ["save", 1, b""],
+        ["save", 1, b"short", 0],
+        ["save", 1, None, 0],
+        ["save", 1, b"", -1],
+        ["save", 1, (-1).to_bytes(8, "little", signed=True) + bytes(8), 0],
         ["thaw", 1, 2],
         ["melt", 1],
     ],
