@@ -27,7 +27,7 @@ from tests.harness import SilentDisplay, run
 from tests.integration.test_launcher import ROOT, is_gone, wait_for
 from tests.resumed import REAL, logged
 
-EVERY = 4
+EVERY = 1
 NETWORK = star(stragglers=4, sd_mbps=0.0, latency_ms=0.005)
 TABLES: dict[str, Any] = {
     "network": NETWORK,
@@ -60,14 +60,14 @@ def executor() -> Iterator[LocalExecutor]:
 
 
 def arm_of(name: str) -> tuple[Arm, bool]:
-    """An arm of about fifty rounds, and whether its algorithm is synchronous."""
+    """An arm of about two hundred rounds, and whether its algorithm is synchronous."""
     algorithm, settings = ARMS[name]
     synchronous = algorithm in ("mosaic", "epidemic")
     tables = {**TABLES, **GRAPH} if synchronous else TABLES
-    limits = {"max_rounds": None, "time_limit_s": 50 * ROUND_S} if not synchronous else {}
+    limits = {"max_rounds": None, "time_limit_s": 200 * ROUND_S} if not synchronous else {}
     if algorithm == "mosaic":
         tables = {**tables, "fragments": {"count": 4, "map": "global"}}
-    arm = contender(algorithm, settings, rounds=50, run={"test_after": 8, **limits}, **tables)
+    arm = contender(algorithm, settings, rounds=200, run={"test_after": 8, **limits}, **tables)
     asked = arm.checkpoint.model_copy(update={"every": EVERY})
     return arm.model_copy(update={"checkpoint": asked}), synchronous
 
@@ -107,7 +107,7 @@ def test_a_killed_member(
     expected = run(arm.model_copy(update={"checkpoint": Arm.model_fields["checkpoint"].default}), whole.path)
     chance = random.Random(name)
     job = Job(arm, 1, cut)
-    assert killed_after(2, job, executor, chance, monkeypatch)
+    assert killed_after(1, job, executor, chance, monkeypatch)
     for _ in range(2):
         found, problems = checkpoints.newest(cut)
         assert found is not None
