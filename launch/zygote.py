@@ -10,13 +10,13 @@ Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts 
 offset, data: a piece of a file for the folder of a host apart), ``fork``, ``go`` (book), ``rest``,
 ``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``,
 ``beat``, ``exit``.
-Events out: ``hello`` (facts of the host), ``here`` (address of its data sockets, disk_free where it would
-write), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether hosts agree,
-apart: this host does not see the run folder), ``sockets`` (their folder, to be removed if this agent is
-killed), ``ready`` (of a member, with the endpoint where other hosts reach it), ``progress``, ``evaluated``,
-``saved``, ``lost``, ``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does
-not go on), ``file`` (path, offset, data: a piece of a log of a host apart), ``refused`` (what was ordered
-cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here, all told).
+Events out: ``hello`` (facts of the host), ``here`` (data address, disk_free), ``time`` (here_ns, of the
+monotonic clock), ``loaded`` (measured_ns, sample: whether hosts agree, apart: this host does not see the run
+folder), ``sockets`` (their folder), ``ready`` (of a member, with the endpoint where other hosts reach it),
+``progress``, ``evaluated``, ``saved``, ``lost``, ``left``, ``done``, ``failed`` and ``exited`` (of a member),
+``stalled`` (a member does not go on), ``file`` (path, offset, data: a piece of a log of a host apart),
+``refused`` (what was ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here,
+all told).
 """
 
 from __future__ import annotations
