@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import subprocess
 import sys
 import time
@@ -77,6 +78,7 @@ def test_an_agent_that_is_heard_of_is_not_silent_whatever_the_launcher_did_meanw
     lines: Callable[[str], Line], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beating, deaf = lines(BEATING), lines(DEAF)
+    assert select.select([beating], [], [], 60)[0], "it goes on beating"
     later_s = time.monotonic() + 100
     monkeypatch.setattr(line_module.time, "monotonic", lambda: later_s)
     assert not beating.silent  # what it said while this process was busy is unread
