@@ -160,14 +160,28 @@ def folder_of(folder: JobFolder, number: int) -> Path:
 
 
 def commit(
-    folder: JobFolder, number: int, entries: Sequence[Entry], *, time_s: float, rounds: int, nominal_ns: int
+    folder: JobFolder,
+    number: int,
+    entries: Sequence[Entry],
+    *,
+    time_s: float,
+    rounds: int,
+    nominal_ns: int,
+    cost: Mapping[str, float] | None = None,
 ) -> None:
     """All files are on the disk: write the list that makes them a checkpoint, forget those that are too old.
+
+    Args:
+        folder: of the job.
+        number: of the checkpoint.
+        entries: of every member.
+        time_s, rounds, nominal_ns: as of ``Checkpoint``.
+        cost: real seconds by what they were spent on; for people.
 
     Raises:
         PreflightError: the list cannot be written.
     """
-    about = {"time_s": time_s, "rounds": rounds, "nominal_ns": nominal_ns}
+    about = {"time_s": time_s, "rounds": rounds, "nominal_ns": nominal_ns, "cost": dict(cost or {})}
     content = {"v": LIST_VERSION, "number": number, **about, "files": [asdict(entry) for entry in entries]}
     path = folder_of(folder, number) / LIST
     temporary = path.with_name(f".{LIST}.{os.getpid()}")
@@ -256,40 +270,3 @@ def cut_logs(folder: JobFolder, checkpoint: Checkpoint) -> None:
 def _digest(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-class Due:
-    """When a checkpoint is due: so many rounds of the slowest node, or seconds, after the last one.
-
-    Args:
-        n: number of nodes.
-        every: local rounds; None: whatever the rounds.
-        every_s: real seconds; None: whatever the time.
-        rounds: local rounds of every node so far.
-    """
-
-    def __init__(self, n: int, *, every: int | None, every_s: float | None, rounds: int = 0) -> None:
-        self._every, self._every_s = every, every_s
-        self._rounds = [rounds] * n
-        self._last_round = rounds
-        self._last_s: float | None = None
-
-    @property
-    def least(self) -> int:
-        """Local rounds of the slowest node."""
-        return min(self._rounds)
-
-    def progress(self, node: int, round_: int) -> None:
-        """A node has finished so many rounds."""
-        self._rounds[node] = round_
-
-    def due(self, now_s: float) -> bool:
-        """Whether one is due; says so once, and then again after the next rounds or seconds."""
-        if self._last_s is None:
-            self._last_s = now_s
-        by_rounds = self._every is not None and self.least // self._every > self._last_round // self._every
-        by_time = self._every_s is not None and now_s - self._last_s >= self._every_s
-        if not (by_rounds or by_time):
-            return False
-        self._last_round, self._last_s = self.least, now_s
-        return True

@@ -26,7 +26,7 @@ _FIELDS = {
     "evaluated": ("node", "round", "scores"),
     "failed": ("what", "waited", "shared"),
     "lost": ("node", "time_s"),
-    "saved": ("number", "time_s", "held_s", "nbytes"),
+    "saved": ("number",),
 }
 """Names of what a member's words carry."""
 

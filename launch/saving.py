@@ -163,7 +163,7 @@ class TimekeeperSaving:
         self._nominal_ns = nominal_ns
         self._line = line
         self._rounds = 0
-        self._held_s = 0.0
+        self._asked_s = self._frozen_s = 0.0
         self._least = 0
         saved = saving.saved()
         if saved is not None:
@@ -178,7 +178,7 @@ class TimekeeperSaving:
             least: checkpoints before this one are not needed any more.
         """
         if not self.leader.holds:
-            self._rounds, self._held_s, self._least = rounds, time.monotonic(), least
+            self._rounds, self._asked_s, self._least = rounds, time.monotonic(), least
             self.leader.ask(number, least)
 
     def hear(self, word: Report) -> Orders:
@@ -193,6 +193,7 @@ class TimekeeperSaving:
         if not timekeeper.staying:  # the run is over; who has left may be gone
             return True, leader.thaw()
         if timekeeper.all_told and not leader.freezing:
+            self._frozen_s = time.monotonic()
             return False, leader.freeze()
         if not leader.complete:
             return False, []
@@ -209,7 +210,10 @@ class TimekeeperSaving:
             for log in [log_of(saving.folder, each.member, saving.n)]
         ]
         time_s = self._emulation.timekeeper.now_ns / NS_PER_S
-        held_s = time.monotonic() - self._held_s
+        cost = {
+            "waited_s": round(self._frozen_s - self._asked_s, 6),
+            "still_s": round(time.monotonic() - self._frozen_s, 6),
+        }
         commit(
             saving.folder,
             number,
@@ -217,6 +221,7 @@ class TimekeeperSaving:
             time_s=time_s,
             rounds=self._rounds,
             nominal_ns=self._nominal_ns,
+            cost=cost,
         )
         saving.forget(self._least, LIST)
-        self._line.tell("saved", number, time_s, held_s, sum(entry.nbytes for entry in entries))
+        self._line.tell("saved", number)

@@ -16,7 +16,8 @@ from decentral.observer import Observer
 from decentral.records import Recorder
 from decentral.tasks.base import Scores
 from launch.build import Workload
-from launch.checkpoints import Checkpoint, Due, Entry, commit, file_name, folder_of, log_of, numbers
+from launch.checkpoints import Checkpoint, Entry, commit, file_name, folder_of, log_of, numbers
+from launch.due import Due
 from launch.emulator import Emulation
 from launch.executors.base import Job
 from launch.paths import JobFolder

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from decentral.errors import PreflightError
-from launch.checkpoints import LIST, Due, forget_old, numbers
+from launch.checkpoints import LIST, forget_old, numbers
 from launch.collect import PIECE_BYTES
+from launch.due import Due
 from launch.executors.base import Job
 from launch.executors.line import Line
 from launch.paths import CHECKPOINTS

@@ -12,7 +12,6 @@ from decentral.errors import CheckpointError, PreflightError
 from launch.checkpoints import (
     KEPT,
     LIST,
-    Due,
     Entry,
     commit,
     cut_logs,
@@ -22,6 +21,7 @@ from launch.checkpoints import (
     newest,
     numbers,
 )
+from launch.due import Due
 from launch.paths import JobFolder
 
 N = 2
