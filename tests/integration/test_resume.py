@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,16 @@ import pytest
 
 from decentral.config import Arm
 from launch import checkpoints
+from launch.executors import fleet
 from launch.executors.base import Interruption, Job
 from launch.executors.local import LocalExecutor
 from launch.executors.resuming import Checkpoints
+from launch.executors.starters import LocalStarter
 from launch.paths import JobFolder
+from launch.scratch import PrivateFolder
 from tests.asynchronous import ROUND_S, contender, star
 from tests.harness import SilentDisplay, run
+from tests.integration.test_fleet import Elsewhere, loopback
 from tests.integration.test_launcher import ROOT, is_gone, wait_for
 from tests.resumed import REAL, logged
 
@@ -72,6 +78,11 @@ def arm_of(name: str) -> tuple[Arm, bool]:
     return arm.model_copy(update={"checkpoint": asked}), synchronous
 
 
+def without_checkpoints(arm: Arm) -> Arm:
+    """The same run, which saves nothing."""
+    return arm.model_copy(update={"checkpoint": Arm.model_fields["checkpoint"].default})
+
+
 def killed_after(
     number: int, job: Job, executor: LocalExecutor, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> bool:
@@ -104,7 +115,7 @@ def test_a_killed_member(
     """Twice, the second time in the run that was resumed; compared with the undisturbed run inline."""
     arm, synchronous = arm_of(name)
     whole, cut = JobFolder(tmp_path / "whole"), JobFolder(tmp_path / "cut")
-    expected = run(arm.model_copy(update={"checkpoint": Arm.model_fields["checkpoint"].default}), whole.path)
+    expected = run(without_checkpoints(arm), whole.path)
     chance = random.Random(name)
     job = Job(arm, 1, cut)
     assert killed_after(1, job, executor, chance, monkeypatch)
@@ -127,6 +138,47 @@ def test_a_killed_member(
     assert models.tobytes() == expected.models.tobytes()
     ignored = REAL if synchronous else (*REAL, "total_meta")
     assert logged(cut, ignored) == logged(whole, ignored)
+
+
+@pytest.mark.parametrize("folder", ["shared", "apart"])
+@pytest.mark.parametrize("name", ["mosaic", "adpsgd, overlap"])
+def test_from_three_hosts_to_two(
+    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent is killed; the run goes on with other nodes on other hosts, where nothing of it was."""
+    if folder == "apart":
+        monkeypatch.setattr(fleet, "Line", Elsewhere)
+    arm, synchronous = arm_of(name)
+    whole, cut = JobFolder(tmp_path / "whole"), JobFolder(tmp_path / "cut")
+    expected = run(without_checkpoints(arm), whole.path)
+    saved = Checkpoints.saved
+    three = fleet.Fleet(loopback(3, folder=str(tmp_path / "first")), LocalStarter())
+    victim = three.meet()["h2"]["pid"]
+
+    def kill(made: Checkpoints, heard: int) -> None:
+        saved(made, heard)
+        if checkpoints.newest(cut)[0] is not None and psutil.pid_exists(victim):
+            os.kill(victim, signal.SIGKILL)
+
+    with monkeypatch.context() as patched, closing(three), Interruption().installed() as interruption:
+        patched.setattr(Checkpoints, "saved", kill)
+        outcome = three.run(Job(arm, 1, cut), SilentDisplay(), interruption)
+    assert "agent on host h2 was killed by signal 9" in (outcome.cause or "")
+    found, problems = checkpoints.newest(cut)
+    assert found is not None
+    # What the killed host had not sent of a later one is missing.
+    assert all("cannot be read: No such file" in problem for problem in problems)
+    assert folder == "apart" or problems == []
+    checkpoints.cut_logs(cut, found)
+    two = fleet.Fleet(loopback(2, folder=str(tmp_path / "second")), LocalStarter())
+    with closing(two), Interruption().installed() as interruption:
+        outcome = two.run(Job(arm, 1, cut, found), SilentDisplay(), interruption)
+    assert outcome.state == "done", outcome.cause
+    models = np.stack([np.load(cut.model(i)) for i in range(arm.nodes)])
+    assert models.tobytes() == expected.models.tobytes()
+    ignored = (*REAL, "host") if synchronous else (*REAL, "host", "total_meta")
+    assert logged(cut, ignored) == logged(whole, ignored)
+    PrivateFolder(Path(tempfile.gettempdir()), "decentral-").remove()  # as the next agent there does
 
 
 EXPERIMENT = f"""
