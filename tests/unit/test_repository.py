@@ -184,5 +184,5 @@ def test_leaks_fail_their_test(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60)
     failed = set(re.findall(r"^ERROR .*::(\w+)", done.stdout, re.MULTILINE))
     assert failed == {"test_socket", "test_process", "test_temporary_file", "test_orphan"}, done.stdout
-    for words in ("-> socket:[", ": cat", "in TMPDIR: tmp", ": sleep 5"):
+    for words in ("-> socket:[", ": cat", "in TMPDIR: tmp", "sleep 5"):
         assert words in done.stdout
