@@ -3,7 +3,7 @@
 Every node gives an account of itself: how long its transfers were to take and took, how late timers fired,
 how late messages reached it, how long it waited for a core. ``merge`` judges all accounts of a job together.
 Latencies are compared across processes: those of one host share its monotonic clock, and those of several
-hosts agree as far as half a round trip tells (``manifest.json`` has it, ``clock_error_s``).
+hosts agree as far as half a round trip tells, which the launcher shows when a job begins.
 """
 
 from __future__ import annotations

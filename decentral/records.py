@@ -37,7 +37,7 @@ node of nominal speed has reached by then.
                dropped_abort dropped_loss dropped_end dropped_lost_node in_flight``, and each with ``_bytes``;
                per link made = delivered + replaced + all dropped + in_flight
 ``transfer``   ``node to fragment tag start_s end_s bytes outcome`` of the first seconds, for the timeline
-``end``        ``time_s reason cpu_s``
+``end``        ``time_s reason cpu_s`` and what the timekeeper refused
 =============  ==========================================================================================
 
 Traffic counters are cumulative: ``made_bytes`` (payload put into the queue), ``total_bytes`` (payload whose

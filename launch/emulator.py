@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from decentral.network.ledger import Ledger
@@ -54,8 +55,17 @@ class Emulation:
         self.timekeeper.restore(state["timekeeper"])
         self._trace.restore(state["trace"])
 
-    def write(self, recorder: Recorder, reason: str, cpu_s: float) -> None:
-        """Close the accounts and write ``network.jsonl``; also of a run that was cut short."""
+    def write(
+        self, recorder: Recorder, reason: str, cpu_s: float, refused: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        """Close the accounts and write ``network.jsonl``; also of a run that was cut short.
+
+        Args:
+            recorder: takes the lines.
+            reason: how the run ended.
+            cpu_s: what keeping time took.
+            refused: what the timekeeper's socket refused, by reason.
+        """
         end_ns = self.timekeeper.now_ns
         self._links.close(end_ns)
         write_network_log(
@@ -66,4 +76,5 @@ class Emulation:
             end_ns=end_ns,
             reason=reason,
             cpu_s=cpu_s,
+            refused=refused,
         )

@@ -229,9 +229,9 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
             kept = endpoint.keep(emulation.timekeeper, terminated, channel, saves)
         except Exception:
             with suppress(PreflightError):  # the disk may be full; why the run ended must not be lost over it
-                emulation.write(recorder, "failed", cpu_s())
+                emulation.write(recorder, "failed", cpu_s(), endpoint.refused)
             raise
-        emulation.write(recorder, "done" if kept else "interrupted", cpu_s())
+        emulation.write(recorder, "done" if kept else "interrupted", cpu_s(), endpoint.refused)
     if not kept:
         raise Interrupted("stopped by the supervisor")
     channel.tell("done")

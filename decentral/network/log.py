@@ -53,6 +53,7 @@ def write_network_log(
     end_ns: int,
     reason: str,
     cpu_s: float,
+    refused: Mapping[str, int],
 ) -> None:
     """Write everything; the accounts are checked against what the links hold first.
 
@@ -64,6 +65,7 @@ def write_network_log(
         end_ns: emulated end of the run.
         reason: ``done``, ``failed`` or ``interrupted``.
         cpu_s: CPU seconds of the timekeeper.
+        refused: frames and connections that its socket refused, by reason.
 
     Raises:
         DecentralError: an account is wrong.
@@ -97,7 +99,8 @@ def write_network_log(
             bytes=transfer.item.nbytes,
             outcome=transfer.outcome,
         )
-    recorder.write("end", time_s=end_ns / NS_PER_S, reason=reason, cpu_s=cpu_s)
+    counts: dict[str, Value] = {f"refused_{why}": count for why, count in refused.items()}
+    recorder.write("end", time_s=end_ns / NS_PER_S, reason=reason, cpu_s=cpu_s, **counts)
 
 
 def rate(bps: float) -> float | None:

@@ -112,6 +112,8 @@ class Loading:
         if self._job.arm.run.clock == "wall" and line.remote:
             try:
                 offset_ns = line.measure_clock()
+                known_ms = 1000 * line.facts["clock_error_s"]
+                self._display.note(f"host {name}: its clock is known to {known_ms:.2f} ms")
             except RunFailed as silence:
                 self._lost(line, str(silence))
                 return
