@@ -66,7 +66,8 @@ def run_killing(made: Arm, folder: Path, when: Callable[[int, int], list[int]]) 
 def slow(name: str, rounds: int = 24, **tables: Any) -> Arm:
     """Long enough in real time for a kill in the middle of it."""
     run = {"max_rounds": rounds, "test_after": rounds // 2}
-    return lossy(name, run=run, train={"local_steps": 100, "lr": 0.002}, **tables)
+    data = {"name": "tests.integration.leisurely:Leisurely", "partition": {"name": "iid"}}
+    return lossy(name, run=run, data=data, train={"local_steps": 100, "lr": 0.002}, **tables)
 
 
 def check(made: Arm, folder: Path, outcome: Outcome, killed: set[int]) -> None:
@@ -112,7 +113,7 @@ def test_a_killed_node(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mosaic", "divshare"])
 def test_two_killed_nodes(name: str, tmp_path: Path) -> None:
     made = slow(name)
-    outcome, _ = run_killing(made, tmp_path, lambda node, round: [2] * (round >= 3) + [6] * (round >= 12))
+    outcome, _ = run_killing(made, tmp_path, lambda node, round: [2] * (round >= 3) + [6] * (round >= 8))
     check(made, tmp_path, outcome, {2, 6})
     first, second = outcome.lost
     assert first.time_s is not None

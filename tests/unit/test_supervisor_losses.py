@@ -184,13 +184,13 @@ def test_a_checkpoint_is_given_up_for_a_lost_member() -> None:
         leader = Leader(range(3))
         for member in range(3):
             leader.hear(Present(member))
-        leader.ask(7)
+        leader.ask(7, 0)
         assert leader.freeze() == [(member, Freeze(7)) for member in range(3)]
         for member in range(heard):
             leader.hear(Frozen(member, ()))
         assert leader.lose(2) == [(0, Thaw(7)), (1, Thaw(7))]
         assert not leader.holds
-        leader.ask(8)
+        leader.ask(8, 7)
         assert not leader.holds, "no other is made"
 
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_is_being_saved_is_given_up() -> None:
     leader = Leader(range(2))
     for member in range(2):
         leader.hear(Present(member))
-    leader.ask(1)
+    leader.ask(1, 0)
     leader.freeze()
     assert [member for member, _ in leader.hear(Frozen(0, ())) + leader.hear(Frozen(1, ()))] == [0, 1]
     leader.hear(Saved(0, "a", 1, "b", 1))
