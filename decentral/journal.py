@@ -13,7 +13,7 @@ from decentral.following import Evaluation, Listener
 from decentral.medium import Medium
 from decentral.messages import MAP_HASH_BYTES, Kind, Message
 from decentral.queues import Traffic
-from decentral.records import Recorder, Value
+from decentral.records import Recorder, Value, refusals
 
 
 class Journal:
@@ -113,7 +113,7 @@ class Journal:
         """Write the end of the log: ``done``, ``failed`` or ``interrupted``."""
         self._note_losses(finished)
         digest = hashlib.sha256(x.tobytes()).hexdigest()
-        also: dict[str, Value] = {f"refused_{why}": n for why, n in self._medium.refused.items()}
+        also = refusals(self._medium.refused)
         if self._medium.losses:
             also["missed"] = self._medium.missed
         stamp = self._stamp(finished, time.perf_counter_ns())

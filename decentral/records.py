@@ -19,7 +19,7 @@ Every file starts with a ``header`` event and is valid up to any line, however i
 ``header``     ``v run arm seed algorithm nodes d metric higher_is_better``
 ``evaluation`` ``round time_s split samples final models consensus test_loss test_<metric>...`` where the
                ``test_*`` are those of the uniform mean of all nodes' models (avg_model)
-``end``        ``reason``
+``end``        ``reason`` and what the observer refused
 =============  ==========================================================================================
 
 Nodes of asynchronous algorithms reach one round at different times: their ``metrics.jsonl`` is on a common
@@ -58,6 +58,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Literal, Protocol, TypeAlias
 
@@ -80,6 +81,11 @@ class Recorder(Protocol):
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event. It is on its way to the disk when this returns (flushed, not synced)."""
         ...
+
+
+def refusals(counts: Mapping[str, int]) -> dict[str, Value]:
+    """Fields of an ``end`` for what was refused, from ``counts`` by reason."""
+    return {f"refused_{why}": count for why, count in counts.items()}
 
 
 def _finite(value: Value) -> Value:

@@ -22,7 +22,7 @@ import numpy as np
 from decentral.errors import Deadlock, DecentralError, Interrupted, PreflightError, StalledError
 from decentral.messages import Message
 from decentral.observer import Observer
-from decentral.records import FileRecorder
+from decentral.records import FileRecorder, refusals
 from decentral.speech import Gone
 from decentral.transports.addresses import Endpoint
 from decentral.transports.wire import ZmqWire
@@ -167,8 +167,9 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
     saves = None if saving is None else ObserverSaving(saving, observer, recorder, transport.numbers)
     hears = saves is not None or workload.arm.run.on_node_failure == "continue"
     wire = _wire(workload, assignment, transport) if hears else None
+    inbox = transport if wire is None else wire
     _meet(channel, transport.endpoint)
-    (transport if wire is None else wire).connect(assignment.book())
+    inbox.connect(assignment.book())
     if wire is not None and saves is not None:
         wire.saves(saves)
     elif wire is not None:
@@ -182,9 +183,9 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
                 _watch(observer, wire)
     except Interrupted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        recorder.write("end", reason="interrupted")
+        recorder.write("end", reason="interrupted", **refusals(inbox.refused))
         raise
-    recorder.write("end", reason="done")
+    recorder.write("end", reason="done", **refusals(inbox.refused))
     channel.tell("done")
     channel.await_order("release")
     transport.close()

@@ -73,12 +73,19 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def run(settings: Arm, folder: Path, *, seed: int = 1, executor: Executor | None = None) -> Result:
+def run(
+    settings: Arm,
+    folder: Path,
+    *,
+    seed: int = 1,
+    executor: Executor | None = None,
+    display: Display | None = None,
+) -> Result:
     """Run ``settings`` to its end, inline unless another executor is given (which stays open)."""
     job = Job(settings, seed, JobFolder(folder))
     used = executor or InlineExecutor()
     with Interruption().installed() as interruption:
-        outcome = used.run(job, SilentDisplay(), interruption)
+        outcome = used.run(job, display or SilentDisplay(), interruption)
     if executor is None:
         used.close()
     assert outcome.state == "done", outcome.cause

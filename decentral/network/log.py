@@ -9,7 +9,7 @@ from typing import ClassVar
 from decentral.checkpoint.state import Stateful
 from decentral.network.links import Links
 from decentral.network.model import NetworkModel, Transfer
-from decentral.records import Recorder, Value
+from decentral.records import Recorder, Value, refusals
 
 NS_PER_S = 1_000_000_000
 
@@ -99,8 +99,7 @@ def write_network_log(
             bytes=transfer.item.nbytes,
             outcome=transfer.outcome,
         )
-    counts: dict[str, Value] = {f"refused_{why}": count for why, count in refused.items()}
-    recorder.write("end", time_s=end_ns / NS_PER_S, reason=reason, cpu_s=cpu_s, **counts)
+    recorder.write("end", time_s=end_ns / NS_PER_S, reason=reason, cpu_s=cpu_s, **refusals(refused))
 
 
 def rate(bps: float) -> float | None:

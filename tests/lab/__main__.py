@@ -63,7 +63,7 @@ def _obey(arguments: argparse.Namespace) -> int:
             for name, folder in labs().items():
                 print(f"{name}  {folder}{'  (nobody owns it)' if name in ownerless() else ''}")
         case "down":
-            named = {arguments.lab: labs()[arguments.lab]} if arguments.lab else _removable(arguments.all)
+            named = _named(arguments.lab) if arguments.lab else _removable(arguments.all)
             for name, folder in named.items():
                 clear(folder)
                 print(f"{name} is gone")
@@ -91,6 +91,13 @@ def _to_a_host(lab: Lab, arguments: argparse.Namespace) -> None:
             lab.pull_cable(i)
         case "plug":
             lab.plug_cable(i)
+
+
+def _named(name: str) -> dict[str, Path]:
+    there = labs()
+    if name not in there:
+        raise ValueError(f"there is no lab {name}; there are: {', '.join(there) or 'none'}")
+    return {name: there[name]}
 
 
 def _removable(everything: bool) -> dict[str, Path]:
