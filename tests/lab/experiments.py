@@ -75,13 +75,21 @@ def short(rounds: int = 25) -> str:
     return QUADRATIC + _table({"max_rounds": rounds, "test_after": 5}) + SYNCHRONOUS + ASYNCHRONOUS
 
 
+def long(rounds: int, *, checkpoint_every: int | None = None) -> str:
+    """The same, of many more rounds."""
+    keys = _table({"max_rounds": rounds, "test_after": rounds // 4})
+    if checkpoint_every is not None:
+        keys += f"[checkpoint]\nevery = {checkpoint_every}\n"
+    return QUADRATIC + keys + SYNCHRONOUS + ASYNCHRONOUS
+
+
 def digits(rounds: int = 20) -> str:
     """The same on digits, with torch and with stragglers."""
     return DIGITS + _table({"max_rounds": rounds, "test_after": 10}) + DIGITS_ARMS
 
 
-def endless(*, asynchronous: bool = False, rounds: int = 1_000_000, nodes: int = 12) -> str:
-    """One arm on the quadratic that nobody sees the end of."""
+def endless(*, asynchronous: bool = False, rounds: int = 1_000_000, nodes: int = 12, **run: Any) -> str:
+    """One arm on the quadratic that nobody sees the end of; ``run``: further keys of that table."""
     settings = QUADRATIC.replace("nodes = 12", f"nodes = {nodes}")
-    run = {"max_rounds": rounds, "test_after": 1000, "save_models": False}
+    run = {"max_rounds": rounds, "test_after": 1000, "save_models": False, **run}
     return settings + _table(run) + (ASYNCHRONOUS if asynchronous else SYNCHRONOUS)

@@ -77,6 +77,20 @@ class Run:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def resumed(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        """Go on with the run, which has ended, until it ends again."""
+        launch = [sys.executable, "-P", "-m", "launch", "run", "--resume", str(self.run_folder)]
+        return subprocess.run(
+            [*launch, *map(str, words)],
+            check=False,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
     @property
     def launcher(self) -> psutil.Process:
         """The launcher itself, also where another command has started it."""
