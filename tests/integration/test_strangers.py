@@ -11,6 +11,7 @@ import pytest
 from launch.executors.fleet import Fleet
 from launch.executors.starters import LocalStarter
 from tests.harness import SilentDisplay, arm, events, run
+from tests.integration.leisurely import braked
 from tests.integration.test_fleet import loopback
 
 WAIT_S = 60.0
@@ -21,8 +22,9 @@ SECURE_NULL_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, 
 class Knocking(SilentDisplay):
     """Knocks once at every TCP port that processes of this test listen at, when the run is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, brake: Path) -> None:
         super().__init__()
+        self._brake = brake
         self.knocked: list[tuple[str, int]] = []
 
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
@@ -35,6 +37,7 @@ class Knocking(SilentDisplay):
                     self.knocked.append(connection.laddr)
         for address in self.knocked:
             _knock(address)
+        self._brake.touch()
 
 
 def _knock(address: tuple[str, int]) -> None:
@@ -51,17 +54,18 @@ def _knock(address: tuple[str, int]) -> None:
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_everybody_refuses_and_counts_strangers(checkpoints: bool, tmp_path: Path) -> None:
     """Nodes, observer and timekeeper on two hosts; the models are those of a run without strangers."""
-    made = arm(
-        data={"name": "tests.integration.leisurely:Leisurely", "partition": {"name": "iid"}},
-        run={"max_rounds": 20, "test_after": 10},
-        checkpoint={"every": 10} if checkpoints else {},
-    )
-    fleet, display = Fleet(loopback(2), LocalStarter()), Knocking()
+    brake = tmp_path / "brake"
+    tables = {
+        "run": {"max_rounds": 20, "test_after": 10},
+        "checkpoint": {"every": 10} if checkpoints else {},
+    }
+    made = arm(**tables, data=braked(brake, hold_at=5))
+    fleet, display = Fleet(loopback(2), LocalStarter()), Knocking(brake)
     try:
         hosts = run(made, tmp_path / "hosts", executor=fleet, display=display)
     finally:
         fleet.close()
-    alone = run(made, tmp_path / "inline")
+    alone = run(arm(**tables), tmp_path / "inline")
     assert hosts.models.tobytes() == alone.models.tobytes()
     assert hosts.metrics[1:-1] == alone.metrics[1:-1]
     # Nodes and the observer listen at one port each, the timekeeper at one for all.
