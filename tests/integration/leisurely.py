@@ -1,6 +1,6 @@
 """A task that takes its time, used as a third-party part (``tests.integration.leisurely:Leisurely``).
 
-A run that is only long in steps is over before its launcher has looked at it, on a machine that is fast enough.
+A run that is only long in steps is over before its launcher has looked at it, on a machine that is fast.
 One of this task goes on until the test has struck, on any machine: the test names a file that is not there,
 strikes when it likes, and creates the file, whereupon the rest runs at full speed.
 """
@@ -32,8 +32,8 @@ class Leisurely(Quadratic):
 
     Args:
         brake: path of a file; training takes its time only while there is none. "" is always.
-        hold_at: with a brake, the call of ``train`` (a node's first is 1) in which a node waits for the file, so
-            that the run goes no further. Calls before it take ``PAUSE_S``.
+        hold_at: with a brake, the call of ``train`` (a node's first is 1) in which a node waits for the file,
+            so that the run goes no further. Calls before it take ``PAUSE_S``.
     """
 
     brake: str = ""

@@ -1,4 +1,4 @@
-"""Strangers who knock at a running experiment on several hosts: refused, counted in its logs, and of no effect."""
+"""Strangers who knock at a running experiment on several hosts: refused, counted in its logs, no effect."""
 
 from __future__ import annotations
 
