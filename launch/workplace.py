@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from decentral.transports.wire import timekeeper_address
 from launch.collect import Collector, land
 from launch.holding import Hold
 from launch.scratch import PrivateFolder
@@ -51,8 +52,14 @@ class Workplace:
         self._hold = Hold(self.folder, alone=False)
 
     def make_sockets(self) -> Path:
-        """The folder of sockets: short, as their paths are limited to 107 bytes, and for this user only."""
+        """The folder of sockets: short, as their paths are limited to 107 bytes, and for this user only.
+
+        Raises:
+            OSError: it cannot be made.
+            PreflightError: the longest of those paths would be too long.
+        """
         self.sockets = self._make(Path(tempfile.gettempdir()), "decentral-")
+        timekeeper_address(self.sockets)
         return self.sockets
 
     def put(self, host: str, order: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Between two hosts, against raw pyzmq with and without CURVE: ``python tests/bench/curve.py``.
+"""Between two hosts, against raw pyzmq with and without CURVE: ``python -m tests.bench.curve``.
 
 Three pairs of processes move the same frames over one tcp connection: ``raw`` (PUSH/PULL, no security),
 ``curve`` (the same with CURVE), and ``decentral`` (``ZmqTransport``: CURVE, book of keys, verified headers,
@@ -6,9 +6,10 @@ senders bound to their keys). All receivers touch every frame's values. Trials a
 those of one round of trials.
 
 Both ends run here over the loopback address; to measure between two emulated hosts, name their network
-namespaces, and the receiver's address in its own::
+namespaces and addresses::
 
-    python tests/bench/curve.py --sender-ns hlab1 --receiver-ns hlab2 --address 10.77.0.12
+    python -m tests.bench.curve --sender-ns hlab1 --sender-address 10.77.0.11 \\
+        --receiver-ns hlab2 --address 10.77.0.12
 """
 
 from __future__ import annotations

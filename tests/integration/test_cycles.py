@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections import Counter
@@ -87,8 +88,9 @@ def sockets_below(folder: Path) -> list[str]:
 def cycle(number: int, way: Way, draw: random.Random, folder: Path) -> float:
     """One start and one stop; seconds from the launcher's end until everything was gone."""
     mark = uuid.uuid4().hex
-    temporary, out = folder / "tmp", folder / "out"
-    temporary.mkdir(parents=True)
+    folder.mkdir()
+    # Not below folder: a socket's path may have 107 bytes.
+    temporary, out = Path(tempfile.mkdtemp(prefix="cycle-")), folder / "out"
     toml = folder / "cycle.toml"
     toml.write_text(TOML.format(rounds=20 if way == "to the end" else 1_000_000), encoding="utf-8")
     shared = set(os.listdir("/dev/shm"))
@@ -121,7 +123,8 @@ def cycle(number: int, way: Way, draw: random.Random, folder: Path) -> float:
     case = f"cycle {number}, {way}"
     assert process.returncode in EXIT_CODES[way], f"{case}: {process.returncode}\n{output}"
     assert "Traceback" not in output, f"{case}:\n{output}"
-    assert_clean(case, way, folder, shared)
+    assert_clean(case, way, folder, temporary, shared)
+    temporary.rmdir()
     return gone_s
 
 
@@ -139,9 +142,8 @@ def stop(process: subprocess.Popen[str], way: Way, out: Path) -> None:
     assert "interrupted at " in told.stdout
 
 
-def assert_clean(case: str, way: Way, folder: Path, shared: set[str]) -> None:
+def assert_clean(case: str, way: Way, folder: Path, temporary: Path, shared: set[str]) -> None:
     """No file, socket or shared memory is left, and the run folder holds what a run folder is to hold."""
-    temporary = folder / "tmp"
     assert sorted(path.name for path in temporary.iterdir()) == [], case
     assert sockets_below(temporary) == [], case
     torn = {

@@ -141,3 +141,19 @@ def test_inline_run_heeds_an_interrupt_that_came_before_it(tmp_path: Path) -> No
     executor.close()
     assert (outcome.state, outcome.exit_code) == ("interrupted", 5)
     assert all(events(log)[-1]["reason"] == "interrupted" for log in (tmp_path / "nodes").iterdir())
+
+
+def test_a_folder_too_long_for_sockets_is_refused_before_any_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """107 bytes are the limit; node 0's socket would still fit, the timekeeper's does not."""
+    long = tmp_path / ("x" * (107 - len(str(tmp_path)) - len("//decentral-01234567-01234567/0.sock")))
+    long.mkdir(mode=0o700)
+    monkeypatch.setenv("TMPDIR", str(long))
+    outcome = outcome_of(arm(), tmp_path / "run")
+    assert (outcome.state, outcome.exit_code) == ("failed", 3)
+    assert outcome.cause is not None
+    assert "timekeeper.sock has 11" in outcome.cause
+    assert outcome.cause.endswith("set TMPDIR to a shorter folder")
+    assert not list((tmp_path / "run").rglob("nodes/*.jsonl"))
+    assert not list(long.iterdir())

@@ -5,18 +5,32 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import typer.core
 import typer.main
+from pydantic import BaseModel
 
 from decentral import errors
+from decentral.config.schema import (
+    CheckpointSettings,
+    ComputeSettings,
+    EvaluateSettings,
+    FragmentSettings,
+    RunSettings,
+    TrainSettings,
+)
+from decentral.network.presets import Star
 from launch.cli import app
 from launch.hosts import Host, load_hosts
 from tests.unit.test_repository import ROOT
 
-PAGES = ("README.md", "docs/hosts.md", "CONTRIBUTING.md", "launch/run_cluster.sh", "launch/cluster.sbatch")
+PAGES = (
+    *("README.md", "docs/hosts.md", "CONTRIBUTING.md"),
+    *("launch/run_cluster.sh", "launch/cluster.sbatch"),
+)
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 ADVISERS = [
     *(ROOT / "launch" / "doctor").glob("*.py"),
@@ -141,3 +155,36 @@ def test_advice_names_what_there_is(path: Path) -> None:
                 assert command in commands(), node.value
             for key in re.findall(r"\bset (\w+) for this host", node.value):
                 assert key in Host.model_fields, node.value
+
+
+EXPLAINED = {
+    "fragments": FragmentSettings,
+    "train": TrainSettings,
+    "network": Star,
+    "compute": ComputeSettings,
+    "run": RunSettings,
+    "checkpoint": CheckpointSettings,
+    "evaluate": EvaluateSettings,
+}
+
+
+@pytest.mark.parametrize("table", EXPLAINED)
+def test_the_default_experiment_explains_every_key(table: str) -> None:
+    """Also those that it does not set, in comments."""
+    model = EXPLAINED[table]
+    keys = model.model_fields if issubclass(model, BaseModel) else [key.name for key in fields(model)]
+    text = (ROOT / "launch" / "experiments" / "default.toml").read_text(encoding="utf-8")
+    (part,) = [
+        part for part in re.split(r"^(?=\[)", text, flags=re.MULTILINE) if part.startswith(f"[{table}]")
+    ] or [text]
+    assert [key for key in keys if not re.search(rf"\b{key}\b( =|, | \()", part)] == []
+
+
+def test_measuring_scripts_and_their_options_exist() -> None:
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    found = re.findall(r"`[^`\n]*tests[./]bench[./](\w+)(?:\.py)?([^`\n]*)`", text)
+    assert len(found) > 10
+    for name, arguments in found:
+        script = (ROOT / "tests" / "bench" / f"{name}.py").read_text(encoding="utf-8")
+        for option in OPTION.findall(arguments):
+            assert f'"{option}"' in script, f"{name} {option}"
