@@ -42,14 +42,14 @@ from launch.agreement import Sample
 from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import ROUND_BYTES
+from launch.contact import Contact
 from launch.death import report
 from launch.facts import data_address, facts, free_bytes, usable_cores
 from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.process import MAX_FAILURE_CHARACTERS
-from launch.protocol import BEAT_S, PREAMBLE, SILENCE_S, FrameReader, FrameWriter
-from launch.pulse import Pulse
+from launch.protocol import PREAMBLE
 from launch.warmup import warm_up
 from launch.workplace import Workplace
 
@@ -65,13 +65,11 @@ class Agent:
     """
 
     def __init__(self, out: int) -> None:
-        self._fd = out
-        self._out = FrameWriter(out)
-        self._orders = FrameReader(0, "the launcher")
+        self._launcher = Contact(out)
         self._tasks: dict[str, LoadedTask] = {}
         self._warm: dict[str, Sample] = {}
         self._poll = select.poll()
-        self._host: dict[str, Any] = {"name": "localhost", "remote": False}
+        self._host: dict[str, Any] = {"name": "localhost"}
         self._job: dict[str, Any] = {}
         self._base = Path()
         self._listen: Listen | None = None
@@ -79,25 +77,22 @@ class Agent:
         self._members: Members | None = None
         self._closing = False
         self._place: Workplace | None = None
-        self._heard_ms = now_ms()
-        self._due_ms = {"beat": 0, "progress": 0, "collect": 0}
+        self._due_ms = {"progress": 0, "collect": 0}
 
     def serve(self) -> None:
         """Handle orders until ``exit``, the end of the input or silence; leaves no process behind."""
         self._poll.register(0, select.POLLIN)
-        self._tell("hello", **facts(Path(tempfile.gettempdir())))
+        self._launcher.tell("hello", **facts(Path(tempfile.gettempdir())))
         try:
-            while not self._orders.ended and not self._deserted():
+            while not self._launcher.over:
                 for fd in self._ready():
                     if fd == 0:
-                        orders = self._orders.read()
-                        self._heard_ms = now_ms()
-                        for order in orders:
+                        for order in self._launcher.orders():
                             if order["do"] == "exit":
                                 return
                             self._obey(order)
-                    elif fd == self._fd:
-                        self._out.flush()
+                    elif fd == self._launcher.fileno():
+                        self._launcher.flush()
                     elif self._members is not None:
                         self._members.hear(fd)
                 self._look_at_the_clock()
@@ -109,18 +104,12 @@ class Agent:
 
     def _ready(self) -> list[int]:
         """Wait for something to do; this agent's output is among it while something waits to go out."""
-        self._poll.register(self._fd, select.POLLOUT if self._out.pending else 0)
-        busy = self._members is not None or self._closing or self._host["remote"]
+        self._poll.register(self._launcher, select.POLLOUT if self._launcher.pending else 0)
+        busy = self._members is not None or self._closing or self._launcher.remote
         return [fd for fd, _ in self._poll.poll(PROGRESS_EVERY_MS if busy else None)]
 
-    def _deserted(self) -> bool:
-        if not self._host["remote"] or now_ms() - self._heard_ms <= SILENCE_S * 1000:
-            return False
-        # It may have been this agent that was busy, and what was said meanwhile be unread.
-        return not select.select([0], [], [], 0)[0]
-
     def _look_at_the_clock(self) -> None:
-        self._beat()
+        self._launcher.beat()
         if self._closing:
             self._close_job()
         if self._members is None:
@@ -137,7 +126,8 @@ class Agent:
         """Send what has grown, unless what was sent before is still to go out; False if all has gone."""
         if self._place is None or not self._place.apart:
             return False
-        return self._out.pending > ROUND_BYTES or self._place.collect() or self._out.pending > 0
+        line = self._launcher
+        return line.pending > ROUND_BYTES or self._place.collect() or line.pending > 0
 
     def _due(self, what: str, every_ms: float) -> bool:
         now = now_ms()
@@ -153,7 +143,7 @@ class Agent:
             case "load":
                 self._refusing(self._load, order)
             case "time":
-                self._tell("time", here_ns=time.monotonic_ns())
+                self._launcher.tell("time", here_ns=time.monotonic_ns())
             case "put" if self._place is not None:
                 place = self._place
                 self._refusing(lambda piece: place.put(self._host["name"], piece), order)
@@ -186,7 +176,7 @@ class Agent:
             code = PreflightError.exit_code
         except Exception as error:  # third-party parts may raise anything; it is reported whole
             what, code = report(error, MAX_FAILURE_CHARACTERS), RunFailed.exit_code
-        self._tell("refused", what=what, code=code)
+        self._launcher.tell("refused", what=what, code=code)
         if order["do"] == "fork":
             if self._members is not None:
                 self._members.end()
@@ -195,21 +185,20 @@ class Agent:
 
     def _settle(self, order: dict[str, Any]) -> None:
         self._host = order
+        self._launcher.remote = order["remote"]
         base = self._base = Path(order["folder"]).expanduser()
         towards = order["towards"]
         address = data_address(order["bind"], os.environ, towards) if towards else None
         ports = None if order["ports"] is None else (order["ports"][0], order["ports"][1])
         self._listen = None if address is None else Listen(address, ports)
-        self._tell("here", address=address, disk_free=free_bytes(base))
+        self._launcher.tell("here", address=address, disk_free=free_bytes(base))
 
     def _load(self, order: dict[str, Any]) -> None:
         self._job = order
-        remote = bool(self._host["remote"])
         arm = Arm.model_validate_json(order["arm"])
-        with Pulse(self._out, SILENCE_S, beat=remote):
+        with self._launcher.kept_up():
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
             sample = self._warm_up(workload)
-        self._heard_ms = now_ms()
         self._workload = workload
         if self._place is not None:
             self._place.leave()  # of a job that was loaded and never begun
@@ -217,11 +206,13 @@ class Agent:
             Path(order["folder"]),
             order["probe"],
             self._base,
-            remote=remote,
-            send=lambda path, offset, piece: self._tell("file", path=path, offset=offset, data=piece),
+            remote=self._launcher.remote,
+            send=lambda path, offset, piece: self._launcher.tell(
+                "file", path=path, offset=offset, data=piece
+            ),
         )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
-        self._tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
+        self._launcher.tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
 
     def _warm_up(self, workload: Workload) -> Sample:
         """Once per task and seed; the sample is the same for all arms of them."""
@@ -235,9 +226,11 @@ class Agent:
         assert self._place is not None
         job, place = self._job, self._place
         sockets = place.make_sockets()
-        self._tell("sockets", folder=str(sockets))
+        self._launcher.tell("sockets", folder=str(sockets))
         cores = usable_cores()
-        members = self._members = Members(self._poll, self._tell, self._fd, len(job["members"]))
+        members = self._members = Members(
+            self._poll, self._launcher.tell, self._launcher.fileno(), len(job["members"])
+        )
         assignments = [
             Assignment(
                 number=number,
@@ -254,11 +247,7 @@ class Agent:
             )
             for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
         ]
-        members.fork(self._workload, assignments, self._beat)
-
-    def _beat(self) -> None:
-        if self._host["remote"] and self._due("beat", BEAT_S * 1000):
-            self._tell("beat")
+        members.fork(self._workload, assignments, self._launcher.beat)
 
     def _close_job(self) -> None:
         """All members have ended: tell what is left, as fast as the line takes it, and keep nothing."""
@@ -268,10 +257,7 @@ class Agent:
         if self._place is not None:
             self._place.leave()
         self._place = None
-        self._tell("over")
-
-    def _tell(self, event: str, **fields: Any) -> None:
-        self._out.write({"is": event, **fields})
+        self._launcher.tell("over")
 
 
 def main() -> None:

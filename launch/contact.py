@@ -1,0 +1,87 @@
+"""The agent's end of the line to the launcher: what goes over it, and whether the launcher still lives."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from launch.members import now_ms
+from launch.protocol import BEAT_S, SILENCE_S, FrameReader, FrameWriter
+from launch.pulse import Pulse
+
+
+class Contact:
+    """Orders come in over standard input; used by one thread.
+
+    Args:
+        out: file descriptor to the launcher.
+
+    Attributes:
+        remote: whether the line can be cut without being closed: then both ends let each other know that they
+            live.
+    """
+
+    def __init__(self, out: int) -> None:
+        self.remote = False
+        self._fd = out
+        self._out = FrameWriter(out)
+        self._orders = FrameReader(0, "the launcher")
+        self._heard_ms = now_ms()
+        self._beat_due_ms = 0
+
+    def fileno(self) -> int:
+        """Of the output, which members must not keep open."""
+        return self._fd
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for the launcher to take them: ``flush`` when the output is writable."""
+        return self._out.pending
+
+    @property
+    def over(self) -> bool:
+        """Whether the launcher has closed the line, or counts as lost because nothing is heard of it."""
+        if self._orders.ended:
+            return True
+        if not self.remote or now_ms() - self._heard_ms <= SILENCE_S * 1000:
+            return False
+        # It may have been this agent that was busy, and what was said meanwhile be unread.
+        return not select.select([0], [], [], 0)[0]
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Tell the launcher, now or as soon as it listens; never blocks.
+
+        Raises:
+            BrokenPipeError: the launcher is gone.
+        """
+        self._out.write({"is": event, **fields})
+
+    def flush(self) -> None:
+        """Pass on what waits, as far as the launcher takes it.
+
+        Raises:
+            BrokenPipeError: the launcher is gone.
+        """
+        self._out.flush()
+
+    def orders(self) -> list[dict[str, Any]]:
+        """Orders that are here; to be called when standard input is readable."""
+        orders = self._orders.read()
+        self._heard_ms = now_ms()
+        return orders
+
+    def beat(self) -> None:
+        """To be called every now and then: lets the launcher know that this agent lives."""
+        now = now_ms()
+        if self.remote and now >= self._beat_due_ms:
+            self._beat_due_ms = now + int(BEAT_S * 1000)
+            self.tell("beat")
+
+    @contextmanager
+    def kept_up(self) -> Iterator[None]:
+        """Inside the block this thread may be busy for long: another sees to the line meanwhile."""
+        with Pulse(self._out, SILENCE_S, beat=self.remote):
+            yield
+        self._heard_ms = now_ms()
