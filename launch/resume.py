@@ -7,7 +7,7 @@ without one it is run again from the beginning, and what it had written is moved
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from decentral.checkpoint.files import sync_folder
 from decentral.config import Experiment
 from decentral.errors import CheckpointError, ConfigError
-from launch.checkpoints import cut_logs, newest
+from launch.checkpoints import cut_logs, folder_of, newest, numbers
 from launch.compose import check
 from launch.display import Display
 from launch.executors.base import Job
@@ -176,6 +177,7 @@ def _prepared(job: Job, display: Display) -> Job:
     for problem in problems:
         display.note(f"{name}: damaged checkpoint passed over: {problem}")
     if found is not None:
+        _set_newer_aside(job.folder, found.number)
         try:
             cut_logs(job.folder, found)
         except CheckpointError as error:
@@ -191,17 +193,33 @@ def _prepared(job: Job, display: Display) -> Job:
     return job
 
 
+def _set_newer_aside(folder: JobFolder, number: int) -> None:
+    """Move checkpoints after ``number`` away.
+
+    Logs are written anew from there. Once they are long enough, a newer checkpoint that was passed over would
+    seem to be whole, and belong to other logs.
+    """
+    newer = [folder_of(folder, each) for each in numbers(folder) if each > number]
+    if newer:
+        _move_aside(folder, newer)
+
+
 def _set_aside(folder: JobFolder) -> Path | None:
     """Move what a job had written into a folder of its own; None if there was nothing."""
     written = [path for path in folder.path.iterdir() if not path.name.startswith("before-")]
-    if not written:
-        return None
+    return _move_aside(folder, written) if written else None
+
+
+def _move_aside(folder: JobFolder, paths: Sequence[Path]) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
     aside = folder.path / f"before-{stamp}"
     try:
-        aside.mkdir()
-        for path in written:
-            path.rename(aside / path.name)
+        for path in paths:
+            target = aside / path.relative_to(folder.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        for changed in {path.parent for path in paths}:
+            sync_folder(changed)
     except OSError as error:
         raise unwritable(aside, error) from error
     return aside

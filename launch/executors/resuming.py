@@ -101,7 +101,9 @@ class Checkpoints:
         members = self._placement.members_on(host)
         entries = [entry for entry in checkpoint.entries if entry.member in members]
         paths = [checkpoint.folder / LIST, *(checkpoint.folder / entry.name for entry in entries)]
-        for path in [*paths, *(base / entry.log for entry in entries)]:
+        # What its processes printed too: it is appended to, and what is here replaced by what is there.
+        logs = [base / entry.log for entry in entries] + [self._job.folder.log(host)]
+        for path in [*paths, *logs]:
             _send(self._lines[host], path, path.relative_to(base).as_posix())
 
 

@@ -16,13 +16,16 @@ from decentral.config import load
 from decentral.errors import ConfigError, PreflightError
 from launch import checkpoints
 from launch.cli import app
+from launch.executors import inline
+from launch.executors.base import Job
+from launch.executors.inline_checkpoints import InlineCheckpoints
 from launch.holding import Hold
 from launch.launcher import Launcher
 from launch.paths import JobFolder
 from launch.resume import ResumeOptions, resume_run
 from launch.session import RunOptions, run_experiment
 from tests.harness import SilentDisplay
-from tests.resumed import logged
+from tests.resumed import Killed, logged
 
 EXPERIMENT = """
 name = "cut"
@@ -212,6 +215,40 @@ def test_a_log_that_lost_its_end_begins_anew(cut_off: Path, finished: Path) -> N
     notes = Notes()
     resume_run(cut_off, RESUME, notes)
     assert any("a part of the log is lost" in said for said in notes.said)
+    check_as_finished(cut_off, finished)
+
+
+def test_a_checkpoint_that_was_passed_over_never_counts_again(
+    cut_off: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused for a short log; the run goes on until the log is longer than that, and is killed."""
+    folder = JobFolder(cut_off / "overlap" / "seed-1")
+    older, newer = checkpoints.numbers(folder)
+    before, after = (checkpoints.load(checkpoints.folder_of(folder, number)) for number in (older, newer))
+    assert before is not None
+    assert after is not None
+    log, least = before.entries[1].log, before.entries[1].log_bytes
+    assert least < after.entries[1].log_bytes
+    os.truncate(folder.path / log, least)
+
+    keep = inline._keep
+
+    def keep_and_kill(made: inline.InlineRun, job: Job) -> None:
+        keep(made, job)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(InlineCheckpoints, "wanted", lambda _: False)  # not as far as the next one
+        patched.setattr(inline, "_keep", keep_and_kill)
+        with pytest.raises(Killed):
+            resume_run(cut_off, RESUME, SilentDisplay())
+    assert (folder.path / log).stat().st_size > after.entries[1].log_bytes
+    (aside,) = folder.path.glob("before-*")
+    assert (aside / "checkpoints" / str(newer) / checkpoints.LIST).exists(), "it was deleted"
+    change(cut_off, lambda manifest: manifest.update(launcher=NOBODY))
+    notes = Notes()
+    resume_run(cut_off, RESUME, notes)
+    assert any(f"goes on from checkpoint {older}," in said for said in notes.said), notes.said
     check_as_finished(cut_off, finished)
 
 
