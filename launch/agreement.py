@@ -11,10 +11,17 @@ _SAME_DATA = 1e-3
 
 
 class Sample(NamedTuple):
-    """What a host computed: the loss of the model after a little training, and a digest of all bits of it."""
+    """What a host computed.
+
+    Attributes:
+        loss: of the model after a little training.
+        digest: of all bits of that model.
+        shards: digest of which rows each node has.
+    """
 
     loss: float
     digest: str
+    shards: str
 
 
 class Difference(NamedTuple):
@@ -23,7 +30,7 @@ class Difference(NamedTuple):
     Attributes:
         host: the other one.
         what: for people.
-        fatal: it holds other data; else it only rounds otherwise.
+        fatal: it holds other data or deals it otherwise; else it only rounds otherwise.
     """
 
     host: str
@@ -36,7 +43,13 @@ def differences(samples: Mapping[str, Sample]) -> list[Difference]:
     first, own = next(iter(samples.items()))
     found = []
     for host, sample in samples.items():
-        if _far(own.loss, sample.loss):
+        if sample.shards != own.shards:
+            what = (
+                f"hosts {first} and {host} deal the rows to nodes otherwise: compare their data folders, "
+                f"their versions of numpy, and what a partition of your own reads there"
+            )
+            found.append(Difference(host, what, True))
+        elif _far(own.loss, sample.loss):
             what = (
                 f"its data is not that of host {first}: a model has a loss of {own.loss:g} there and of "
                 f"{sample.loss:g} here; compare the data folders, and remove ~/.cache/decentral on both"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from decentral.arrays import IntArray
 from launch.agreement import Sample
 from launch.build import Workload
 
@@ -24,6 +26,12 @@ def warm_up(workload: Workload) -> Sample:
     scores = workload.loaded.evaluate(learner.x, split, first)
     digest = hashlib.blake2b(learner.x.tobytes(), digest_size=8)
     digest.update(repr(sorted(scores.items())).encode())
-    for shard in workload.shards:
-        digest.update(shard.tobytes())
-    return Sample(float(scores["loss"]), digest.hexdigest())
+    return Sample(float(scores["loss"]), digest.hexdigest(), shards_digest(workload.shards))
+
+
+def shards_digest(shards: Sequence[IntArray]) -> str:
+    """The same for the same rows, in the same order, of every node."""
+    digest = hashlib.blake2b(digest_size=8)
+    for shard in shards:
+        digest.update(shard.size.to_bytes(8, "little") + shard.tobytes())
+    return digest.hexdigest()

@@ -50,7 +50,7 @@ from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.process import MAX_FAILURE_CHARACTERS
 from launch.protocol import PREAMBLE
-from launch.warmup import warm_up
+from launch.warmup import shards_digest, warm_up
 from launch.workplace import Workplace
 
 PROGRESS_EVERY_MS = 200  # how often the board is read for the launcher's display
@@ -215,11 +215,11 @@ class Agent:
         self._launcher.tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
 
     def _warm_up(self, workload: Workload) -> Sample:
-        """Once per task and seed; the sample is the same for all arms of them."""
+        """Once per task and seed; arms of them differ in the rows of nodes at most."""
         key = repr((workload.composition.task, workload.composition.seeds, workload.arm.train))
         if key not in self._warm:
             self._warm[key] = warm_up(workload)
-        return self._warm[key]
+        return self._warm[key]._replace(shards=shards_digest(workload.shards))
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None

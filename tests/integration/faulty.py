@@ -1,4 +1,4 @@
-"""Algorithms that fail on purpose, used as third-party parts (``tests.integration.faulty:Faulty``)."""
+"""Parts that fail on purpose, used as third-party parts (``tests.integration.faulty:Faulty``)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
+from decentral.arrays import IntArray
 from decentral.mixing import average
 from decentral.node import Node
+from decentral.tasks.base import Examples
 from decentral.topology import Topology
 
 LIMIT_BYTES = 1 << 35
@@ -107,3 +109,13 @@ class Confused:
         for t in node.rounds():
             node.train(steps=self.local_steps)
             node.update(average, node.exchange(t, [], []), whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moody:
+    """A partitioner that deals rows otherwise in every process that loads the data."""
+
+    def split(self, examples: Examples, n: int, rng: np.random.Generator) -> list[IntArray]:
+        """Equal shares of the rows in an order that ``rng`` does not decide."""
+        del rng
+        return np.array_split(np.random.default_rng(os.getpid()).permutation(examples.count), n)

@@ -133,6 +133,18 @@ def test_a_range_without_enough_free_ports_is_named(tmp_path: Path) -> None:
     assert "21000" in outcome.cause
 
 
+def test_hosts_that_deal_rows_otherwise_are_refused(tmp_path: Path) -> None:
+    fleet = Fleet(loopback(2), LocalStarter())
+    try:
+        moody = {"data": {"name": "quadratic", "partition": {"name": "tests.integration.faulty:Moody"}}}
+        outcome = ended(fleet, arm(**moody), tmp_path, SilentDisplay())
+    finally:
+        fleet.close()
+    assert (outcome.state, outcome.exit_code) == ("failed", 3)
+    assert outcome.cause is not None
+    assert "hosts h1 and h2 deal" in outcome.cause or "hosts h2 and h1 deal" in outcome.cause
+
+
 def test_an_address_of_no_host_is_refused_before_anything_starts() -> None:
     lost = tuple(Host(name=name, address="nowhere.invalid") for name in "bc")
     fleet = Fleet(Hosts(hosts=lost, source="the test", kind="ssh"), LocalStarter())
