@@ -98,7 +98,9 @@ class Lab:
         return [deployment.place(host) for host in hosts]
 
     def kept(self, name: str) -> list[str]:
-        return sorted(os.listdir(self.path / name / ".cache" / "decentral"))
+        """What is in its folder beside what tells hosts apart in one run, which the next ones remove."""
+        names = os.listdir(self.path / name / ".cache" / "decentral")
+        return sorted(one for one in names if not one.startswith(".identity-"))
 
 
 @pytest.fixture

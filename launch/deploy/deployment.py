@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from decentral.errors import PreflightError
 from launch.deploy.archive import write_archive
-from launch.deploy.data import send_data
-from launch.deploy.line import FOLDER, HostFailure, Lines, Route, limit_s, printable
+from launch.deploy.at_once import each
+from launch.deploy.data import Sent, send_data
+from launch.deploy.line import FOLDER, Lines, Route, limit_s, printable
 from launch.deploy.onhost.tree import Refused, code_hash, code_paths, listing
 from launch.deploy.packages import CHECK, Packages
 from launch.deploy.plan import Impossible, Place, Plan, disagreements, plan_host
+from launch.deploy.sharing import carriers_of
 
 if TYPE_CHECKING:
     from launch.hosts import Host
 
-T = TypeVar("T")
 Tell: TypeAlias = Callable[[str], None]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,6 @@ _PIP_S = 3600.0
 _PIP_BYTES = 3 << 30
 _SHARED_S = 120.0
 """Network file systems remember for a minute that something was not there."""
-_MOST_AT_ONCE = 32
 
 
 def hash_of(checkout: Path) -> str:
@@ -92,7 +92,7 @@ class Deployment:
         unsaid, tell = tell, lambda line: unsaid(printable(line))
         packages = Packages.of(self._checkout)
         wanted = hash_of(self._checkout)
-        looks = _each(self._lines, hosts, partial(self._look, packages, wanted))
+        looks = each(self._lines, hosts, partial(self._look, packages, wanted, secrets.token_hex(8)))
         plans = self._plans(hosts, looks, packages)
         for host in hosts:
             for line in disagreements(host, looks[host.name], packages):
@@ -103,9 +103,10 @@ class Deployment:
         if self._send is not None:
             self._carry_data(plans, self._send, tell)
 
-    def _look(self, packages: Packages, wanted: str, host: Host) -> dict[str, Any]:
+    def _look(self, packages: Packages, wanted: str, run: str, host: Host) -> dict[str, Any]:
         request = {
             "do": "look",
+            "run": run,
             "folder": host.folder or FOLDER,
             "code": f"code-{wanted}",
             "hash": wanted,
@@ -143,7 +144,7 @@ class Deployment:
             size = sum(path.stat().st_size for _, path in files)
         except OSError as error:
             raise _changing(error) from error
-        carriers, others = _carriers(plans, lambda plan: plan.place.code)
+        carriers, others = carriers_of(plans, lambda plan: plan.place.code)
         tell(f"copying the code to {', '.join(carriers)}")
 
         def bring(host: Host) -> None:
@@ -159,13 +160,13 @@ class Deployment:
             payload = partial(write_archive, files=files, packed=True)
             self._lines.ask(host, "copying the code", request, limit_s(size), payload)
 
-        _each(self._lines, [plan.host for plan in carriers.values()], bring)
-        self._wait(others, lambda plan: plan.place.code)
+        each(self._lines, [plan.host for plan in carriers.values()], bring)
+        self._wait({plan.host.name: plan.place.code for plan, _ in others}, plans)
 
     def _carry_environments(self, plans: Sequence[Plan], packages: Packages, tell: Tell) -> None:
         if not plans:
             return
-        carriers, others = _carriers(plans, lambda plan: plan.place.python)
+        carriers, others = carriers_of(plans, lambda plan: plan.place.python)
         copies = {name: plan for name, plan in carriers.items() if plan.environment == "copy"}
         files = [(file.name, file.path) for file in packages.files] if copies else []
         size = sum(file.size for file in packages.files) if copies else 0
@@ -199,17 +200,17 @@ class Deployment:
             return time.monotonic() - began
 
         hosts = [plan.host for plan in carriers.values()]
-        _each(
+        each(
             self._lines,
             hosts,
             bring,
             lambda host, s: tell(f"host {host.name}: environment ready after {s:.0f} s"),
         )
-        self._wait(others, lambda plan: plan.place.python)
+        self._wait({plan.host.name: plan.place.python for plan, _ in others}, plans)
 
     def _carry_data(self, plans: Sequence[Plan], source: Path, tell: Tell) -> None:
         wanting = [plan for plan in plans if plan.host.data is None]
-        carriers, others = _carriers(wanting, lambda plan: f"{plan.place.folder}/data")
+        carriers, others = carriers_of(wanting, lambda plan: plan.place.sent_data)
         source = source.resolve()
         try:
             files = listing(str(source))
@@ -224,72 +225,34 @@ class Deployment:
             raise PreflightError(
                 f"{source} holds no files; set DECENTRAL_DATA to the folder of the data sets"
             )
-        sent = _each(
-            self._lines,
-            [plan.host for plan in carriers.values()],
-            partial(send_data, self._lines, source, files),
-            lambda host, sent: tell(
-                f"host {host.name}: {sent.size >> 20} MiB of data sets copied to {sent.folder}"
-            ),
-        )
-        folders = {name: one.folder for name, one in sent.items()}
-        folders |= {plan.host.name: f"{plan.place.folder}/data" for plan in others}
-        self._wait(others, lambda plan: folders[plan.host.name])
+        sent = self._bring_data(files, source, [plan.host for plan in carriers.values()], tell)
+        # A carrier that sees the launcher's own files makes no folder that the others could wait for.
+        made = {name for name, one in sent.items() if one.folder == carriers[name].place.sent_data}
+        self._wait({plan.host.name: plan.place.sent_data for plan, by in others if by in made}, wanting)
+        # To the others nothing is sent where all is there; they may see the launcher's files, or not.
+        sent |= self._bring_data(files, source, [plan.host for plan, _ in others], tell)
         for plan in wanting:
-            self._places[plan.host.name] = replace(plan.place, data=folders[plan.host.name])
+            self._places[plan.host.name] = replace(plan.place, data=sent[plan.host.name].folder)
 
-    def _wait(self, plans: Sequence[Plan], path: Callable[[Plan], str]) -> None:
-        """Until these hosts see what another one has put into the folder that they share with it."""
-        by_name = {plan.host.name: plan for plan in plans}
+    def _bring_data(
+        self, files: dict[str, list[int]], source: Path, hosts: Sequence[Host], tell: Tell
+    ) -> dict[str, Sent]:
+        def sent(host: Host, sent: Sent) -> None:
+            if sent.size:
+                tell(f"host {host.name}: {sent.size >> 20} MiB of data sets copied to {sent.folder}")
+
+        return each(self._lines, hosts, partial(send_data, self._lines, source, files), sent)
+
+    def _wait(self, paths: Mapping[str, str], plans: Sequence[Plan]) -> None:
+        """Until hosts see what another one has put into the folder that they share with it.
+
+        Args:
+            paths: of that, by name of the host.
+            plans: of these hosts and others.
+        """
 
         def wait(host: Host) -> None:
-            request = {"do": "wait", "path": path(by_name[host.name]), "patience_s": _SHARED_S}
+            request = {"do": "wait", "path": paths[host.name], "patience_s": _SHARED_S}
             self._lines.ask(host, "waiting for the shared folder", request, _SHARED_S + _LOOK_S)
 
-        _each(self._lines, [plan.host for plan in plans], wait)
-
-
-def _carriers(plans: Iterable[Plan], path: Callable[[Plan], str]) -> tuple[dict[str, Plan], list[Plan]]:
-    """One plan, by its host's name, for every folder to fill; and those that find it filled."""
-    filled: set[tuple[str | None, str]] = set()
-    carriers: dict[str, Plan] = {}
-    others = []
-    for plan in plans:
-        key = (plan.identity, os.path.relpath(path(plan), plan.place.folder))
-        if key in filled:
-            others.append(plan)
-        else:
-            filled.add(key)
-            carriers[plan.host.name] = plan
-    return carriers, others
-
-
-def _each(
-    lines: Lines,
-    hosts: Sequence[Host],
-    work: Callable[[Host], T],
-    done: Callable[[Host, T], None] = lambda host, result: None,
-) -> dict[str, T]:
-    """Results of ``work`` by name of the host, done for all at once.
-
-    Raises:
-        PreflightError: a line for every host where it failed, after all have ended.
-    """
-    results, failures = {}, []
-    with ThreadPoolExecutor(_MOST_AT_ONCE) as pool:
-        try:
-            futures = {pool.submit(work, host): host for host in hosts}
-            for future in as_completed(futures):
-                host = futures[future]
-                try:
-                    results[host.name] = future.result()
-                except HostFailure as failure:
-                    failures.append(str(failure))
-                else:
-                    done(host, results[host.name])
-        except BaseException:  # Ctrl-C, most of all
-            lines.cancel()
-            raise
-    if failures:
-        raise PreflightError("\n".join(sorted(failures)))
-    return results
+        each(self._lines, [plan.host for plan in plans if plan.host.name in paths], wait)

@@ -33,6 +33,11 @@ class Place:
     data: str | None
 
     @property
+    def sent_data(self) -> str:
+        """Where data sets go that are sent there."""
+        return f"{self.folder}/data"
+
+    @property
     def environment(self) -> dict[str, str]:
         """What an agent there must find in its environment, beside what every agent must."""
         return {

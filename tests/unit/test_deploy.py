@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -78,7 +79,7 @@ def test_a_shared_checkout_and_environment_are_used(
     (place,) = lab.deploy(lab.host("h1"))
     assert (place.python, place.code) == (sys.executable, str(checkout))
     assert lab.told == []
-    assert lab.kept("h1") == [".identity"]
+    assert lab.kept("h1") == []
 
 
 def test_runs_at_once_agree(lab: Lab) -> None:
@@ -91,7 +92,7 @@ def test_runs_at_once_agree(lab: Lab) -> None:
         thread.join()
     assert len(places) == 3
     assert len(set(places)) == 1
-    assert len(lab.kept("h1")) == 3  # .identity, code, environment
+    assert len(lab.kept("h1")) == 2  # code, environment
 
 
 def test_hosts_that_share_their_home_are_sent_everything_once(lab: Lab) -> None:
@@ -101,6 +102,17 @@ def test_hosts_that_share_their_home_are_sent_everything_once(lab: Lab) -> None:
     assert len({place.folder for place in places}) == 3
     assert "copying the code to h1, h3" in lab.told
     assert imports(places[1], "msgpack")
+
+
+def test_a_copy_of_a_machine_shares_nothing_with_it(lab: Lab) -> None:
+    """What is in its folder came with the image, files that tell hosts apart included."""
+    one = lab.host("h1")
+    lab.deploy(one)
+    shutil.copytree(lab.path / "h1", lab.path / "h2", symlinks=True)
+    (lab.checkout / "nodes" / "new.py").write_text("")
+    places = lab.deploy(one, Host(name="h2"))
+    assert "copying the code to h1, h2" in lab.told
+    assert all(Path(place.code, "nodes", "new.py").exists() for place in places)
 
 
 def test_every_host_that_fails_is_named_with_step_and_cause(lab: Lab) -> None:
@@ -151,7 +163,7 @@ def test_another_python_gets_its_packages_by_pip(lab: Lab, monkeypatch: pytest.M
     host = lab.host("h1")
     with pytest.raises(PreflightError, match=r"^host h1: installing packages failed\n.*package index"):
         lab.deploy(host)
-    assert [name for name in lab.kept("h1") if not name.startswith((".identity", "code-"))] == []
+    assert [name for name in lab.kept("h1") if not name.startswith("code-")] == []
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel(lab.path, "msgpack", "1.1.0").parent))
     (place,) = lab.deploy(host)
     assert imports(place, "msgpack").startswith(f"{place.folder}/env-")

@@ -104,6 +104,7 @@ def test_a_cut_line_ends_what_runs_there(tmp_path: Path) -> None:
     tool.chmod(0o755)
     request = {"do": "look", "folder": str(tmp_path / "folder"), "code": "code-x", "hash": "x", "pins": ""}
     request |= {
+        "run": "now",
         "checkout": "/",
         "packages": [],
         "own": None,

@@ -16,7 +16,7 @@ import pytest
 
 from launch.deploy.archive import write_archive
 from launch.deploy.onhost import take
-from launch.deploy.onhost.look import KEPT_S, environment_name, look, sees_code, this_python
+from launch.deploy.onhost.look import IDENTITY_S, KEPT_S, environment_name, look, sees_code, this_python
 from launch.deploy.onhost.tree import CODE_FOLDERS, Refused, code_hash, code_paths, listing, unpack
 
 
@@ -114,6 +114,7 @@ class TestSweep:
     def look(self, folder: Path, **keys: Any) -> dict[str, Any]:
         request = {
             "folder": str(folder),
+            "run": "now",
             "code": "code-now",
             "hash": "x",
             "checkout": "/nowhere",
@@ -149,7 +150,7 @@ class TestSweep:
         answer = self.look(folder)
         assert answer["problem"] is None
         assert sorted(os.listdir(folder)) == [
-            *(".identity", ".making-code-y", "code-recent", "data", "env-recent", "scratch"),
+            *(".identity-now", ".making-code-y", "code-recent", "data", "env-recent", "scratch"),
         ]
 
     def test_what_runs_stays(self, tmp_path: Path) -> None:
@@ -188,6 +189,15 @@ class TestSweep:
         (tmp_path / "link").symlink_to(tmp_path / "a")
         identities = [self.look(tmp_path / name)["identity"] for name in ("a", "link", "b", "a")]
         assert identities[0] == identities[1] == identities[3] != identities[2]
+
+    def test_what_tells_folders_apart_is_of_one_run_and_goes(self, tmp_path: Path) -> None:
+        first = self.look(tmp_path)["identity"]
+        os.utime(tmp_path / ".identity-now", (time.time() - IDENTITY_S / 2,) * 2)
+        assert self.look(tmp_path, run="other")["identity"] != first
+        assert sorted(os.listdir(tmp_path)) == [".identity-now", ".identity-other"]
+        os.utime(tmp_path / ".identity-now", (time.time() - IDENTITY_S - 60,) * 2)
+        self.look(tmp_path, run="third")
+        assert sorted(os.listdir(tmp_path)) == [".identity-other", ".identity-third"]
 
 
 def test_what_runs_write_is_no_code(source: Path) -> None:

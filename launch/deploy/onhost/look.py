@@ -19,6 +19,9 @@ from launch.deploy.onhost.trust import distrust, distrust_code, distrust_python
 
 KEPT_S = 30 * 86400
 ABANDONED_S = 86400
+IDENTITY_S = 3600
+"""Longer than hosts take to look after the first of them has."""
+_IDENTITY = ".identity"
 VERSIONS = (
     "import importlib.metadata as m, json, sys\n"
     "found = {}\n"
@@ -67,7 +70,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         "folder": folder,
         "unsafe": unsafe,
         "problem": problem,
-        "identity": None if unsafe or problem else _identity(folder),
+        "identity": None if unsafe or problem else _identity(folder, request["run"]),
         "code": code,
         "has_code": code_here,
         "sees_code": sees_code(request["checkout"], request["hash"]),
@@ -113,17 +116,28 @@ def open_folder(name: str) -> tuple[str, str | None, str | None]:
     )
 
 
-def _identity(folder: str) -> str:
-    """The same for all hosts that share ``folder``, another for every other folder."""
-    path = os.path.join(folder, ".identity")
+def _identity(folder: str, run: str) -> str:
+    """The same for all hosts that share ``folder``, another for every other folder.
+
+    Which of them looks first in this run says what it is. Nothing older is believed: a machine that was made
+    as a copy of another one has all its files. And a name that nobody has ever looked for is in no network
+    file system's memory as one that does not exist.
+    """
+    path = os.path.join(folder, f"{_IDENTITY}-{run}")
     temporary = f"{path}.{secrets.token_hex(8)}"
-    with suppress(FileNotFoundError), open(path, encoding="ascii") as file:
-        return file.read()
     with open(temporary, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(16))
-    with suppress(FileExistsError):
-        os.link(temporary, path)  # appears whole, and only once
-    os.unlink(temporary)
+    try:
+        now = os.stat(temporary).st_mtime  # by the clock that the others' files are dated by, too
+        with suppress(FileExistsError):
+            os.link(temporary, path)  # appears whole, and only once
+    finally:
+        os.unlink(temporary)
+    for entry in os.scandir(folder):
+        if entry.name.startswith(_IDENTITY):
+            with suppress(FileNotFoundError):  # another host does the same
+                if now - entry.stat(follow_symlinks=False).st_mtime > IDENTITY_S:
+                    os.unlink(entry.path)
     with open(path, encoding="ascii") as file:
         return file.read()
 
