@@ -81,7 +81,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     number, run = assignment.number, workload.arm.run
     recorder = assignment.log(assignment.folder.node_log(number))
     if assignment.resume is None:
-        recorder.write("header", **workload.header(number), run=assignment.run.hex())
+        recorder.write("header", **workload.header(number), run=assignment.run.hex(), core=assignment.core)
     transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
     if run.clock == "wall":
         _in_real_time(workload, assignment, channel, recorder, transport)

@@ -1,14 +1,15 @@
-"""The folders of one job on one host: where its members write, and where their sockets are."""
+"""What one job has of one host: where its members write, where their sockets are, and cores of their own."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from decentral.transports.wire import timekeeper_address
 from launch.collect import Collector, land
+from launch.cores import TakenCores, pinned
 from launch.holding import Hold
 from launch.scratch import PrivateFolder
 
@@ -44,6 +45,7 @@ class Workplace:
         self.folder = folder
         self.sockets: Path | None = None
         self._private: list[PrivateFolder] = []
+        self._cores = TakenCores()
         self._collector: Collector | None = None
         self.apart = remote and not _holds(probe)
         if self.apart:
@@ -62,6 +64,10 @@ class Workplace:
         timekeeper_address(self.sockets)
         return self.sockets
 
+    def pin(self, indices: Sequence[int | None]) -> list[int | None]:
+        """The core of each member, which no other job on this host has until ``leave``; see ``pinned``."""
+        return pinned(indices, self._cores)
+
     def put(self, host: str, order: Mapping[str, Any]) -> None:
         """Take in a piece of a file that the launcher has.
 
@@ -79,6 +85,7 @@ class Workplace:
     def leave(self) -> None:
         """Remove what is of this host alone; may be called twice."""
         self._hold.let_go()
+        self._cores.release()
         for folder in self._private:
             folder.remove()
         self._private.clear()

@@ -44,7 +44,7 @@ from launch.build import Workload, load_workload
 from launch.collect import ROUND_BYTES
 from launch.contact import Contact
 from launch.death import report
-from launch.facts import data_address, facts, free_bytes, usable_cores
+from launch.facts import data_address, facts, free_bytes
 from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
@@ -227,7 +227,7 @@ class Agent:
         job, place = self._job, self._place
         sockets = place.make_sockets()
         self._launcher.tell("sockets", folder=str(sockets))
-        cores = usable_cores()
+        cores = place.pin(job["cores"])
         members = self._members = Members(
             self._poll, self._launcher.tell, self._launcher.fileno(), len(job["members"])
         )
@@ -241,11 +241,11 @@ class Agent:
                 board=members.board,
                 slot=slot,
                 listen=self._listen if job["several"] else None,
-                core=None if core is None or core >= len(cores) else cores[core],
+                core=core,
                 clock_offset_ns=job["clock_offset_ns"],
                 resume=job["resume"],
             )
-            for slot, (number, core) in enumerate(zip(job["members"], job["cores"], strict=True))
+            for slot, (number, core) in enumerate(zip(job["members"], cores, strict=True))
         ]
         members.fork(self._workload, assignments, self._launcher.beat)
 
