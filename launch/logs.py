@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,7 +44,7 @@ def _folder(seen: Seen, entry: Mapping[str, Any]) -> JobFolder:
 
 
 def log_files(seen: Seen, whose: str | None) -> list[Path]:
-    """The files of the current job that ``whose`` names.
+    """The files of the current job that ``whose`` names; while it runs they may not be there yet.
 
     Args:
         seen: the run.
@@ -64,9 +64,9 @@ def log_files(seen: Seen, whose: str | None) -> list[Path]:
         return [folder.network]
     if whose.isdecimal():
         path = folder.node_log(int(whose))
-        if path.exists():
+        if path.exists() or int(whose) < _nodes_to_come(seen):
             return [path]
-    elif whose in hosts:
+    elif whose in hosts or whose in _hosts_to_come(seen):
         return [folder.log(whose)]
     nodes = sorted(
         int(path.stem) for path in folder.node_log(0).parent.glob("*.jsonl") if path.stem.isdecimal()
@@ -76,6 +76,17 @@ def log_files(seen: Seen, whose: str | None) -> list[Path]:
         f"{whose!r} has no log in {folder.path}: it has {has}, hosts {', '.join(hosts) or 'none'}, "
         "observer and timekeeper"
     )
+
+
+def _nodes_to_come(seen: Seen) -> int:
+    """How many nodes the job that runs has, though they may have begun no log yet."""
+    job = seen.live.get("job") if seen.live is not None and seen.lives else None
+    return 0 if job is None else len(job["rounds"])
+
+
+def _hosts_to_come(seen: Seen) -> set[str]:
+    """Hosts of a run that lives, which may not have printed anything in this job yet."""
+    return {str(host["host"]) for host in seen.manifest.get("hosts", [])} if seen.lives else set()
 
 
 def tail(path: Path, count: int) -> tuple[list[str], int]:
@@ -127,7 +138,8 @@ class Follower:
             while True:
                 over = ended(LOOK_EVERY_MS)
                 seen = look(seen.folder)
-                self.show(seen)
+                with suppress(ConfigError):  # a job that ended before it had such a log; the next may have it
+                    self.show(seen)
                 if over or not seen.lives:
                     return seen
 

@@ -1,4 +1,4 @@
-"""Looking at a run from outside: whose process it is, how far it is, its logs, and ending exactly it."""
+"""Looking at a run from outside: whose process it is, how far it is, and which one is meant."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,60 +17,14 @@ from decentral.errors import ConfigError, RunFailed
 from launch.cli import app
 from launch.launcher import Launcher, stat_fields
 from launch.live import LIVE, LiveFile
-from launch.logs import Follower, log_files, tail
 from launch.paths import RunFolder
 from launch.runs import find, look
 from launch.status import as_json, lines
 from launch.stop import stop
+from tests.fake_launcher import launcher, run_folder
 from tests.harness import SilentDisplay
 
-LAUNCHER = """
-import json, signal, sys
-from pathlib import Path
-from launch.launcher import Launcher
-signal.signal(signal.SIGTERM, lambda *_: None)
-path = Path(sys.argv[1])
-manifest = json.loads(path.read_text())
-path.write_text(json.dumps(manifest | {"launcher": Launcher.this().to_manifest()}))
-print("written", flush=True)
-number = signal.sigwait({signal.SIGINT})
-terminated = signal.sigtimedwait({signal.SIGTERM}, 1.0) is not None
-path.write_text(json.dumps(manifest | {"state": "interrupted", "exit_code": 5, "cause": str(terminated)}))
-"""
-"""A launcher that runs nothing, and ends by SIGINT; its cause says whether SIGTERM came too."""
-
-
-def run_folder(path: Path, **fields: Any) -> Path:
-    """A run folder of one job that runs, with the files of two nodes on one host."""
-    entry = {"arm": "EL", "seed": 1, "folder": "el/seed-1", "state": "waiting", "cause": None}
-    content = {"v": 1, "state": "running", "cause": None, "started_utc": path.name, "jobs": [entry], **fields}
-    nodes, logs = path / "el" / "seed-1" / "nodes", path / "el" / "seed-1" / "logs"
-    for folder in (nodes, logs):
-        folder.mkdir(parents=True)
-    for node in range(2):
-        (nodes / f"{node:03d}.jsonl").write_text("".join(f'{{"round":{t}}}\n' for t in range(20)))
-    (logs / "h1.log").write_text("hello\n")
-    (path / "manifest.json").write_text(json.dumps(content))
-    return path
-
-
-@pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that says in ``tmp_path/run`` that it is the launcher of this run."""
-    run_folder(tmp_path / "run")
-    block = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})\n"
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", block + LAUNCHER, str(tmp_path / "run" / "manifest.json")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "written\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+__all__ = ["launcher"]
 
 
 class TestLauncher:
@@ -250,94 +201,3 @@ class TestStatus:
         done = CliRunner().invoke(app, ["status", "--json", "--out", str(tmp_path)])
         assert done.exit_code == 0
         assert json.loads(done.stdout)["state"] == "done"
-
-
-class TestStop:
-    @pytest.mark.parametrize("now", [False, True])
-    def test_it_is_told_and_waited_for(
-        self, now: bool, launcher: subprocess.Popen[str], tmp_path: Path
-    ) -> None:
-        seen = stop(look(tmp_path / "run"), now=now)
-        assert launcher.wait() == 0
-        assert (seen.life, seen.manifest["cause"]) == ("ended", str(now))
-
-    def test_one_that_is_stopped_goes_on_to_its_end(
-        self, launcher: subprocess.Popen[str], tmp_path: Path
-    ) -> None:
-        launcher.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, launcher.pid, os.WSTOPPED | os.WNOWAIT)
-        assert stop(look(tmp_path / "run"), now=False).life == "ended"
-
-    def test_a_recycled_pid_is_left_alone(self, launcher: subprocess.Popen[str], tmp_path: Path) -> None:
-        path = tmp_path / "run" / "manifest.json"
-        manifest = json.loads(path.read_text())
-        manifest["launcher"]["started"] -= 1
-        path.write_text(json.dumps(manifest))
-        done = CliRunner().invoke(app, ["stop", "--out", str(tmp_path)])
-        assert done.exit_code == 4
-        assert "run does not run, so there is nothing to stop" in done.stderr
-        assert launcher.poll() is None
-
-
-class TestLogs:
-    def test_whose(self, tmp_path: Path) -> None:
-        seen = look(run_folder(tmp_path / "run"))
-        job = tmp_path / "run" / "el" / "seed-1"
-        assert log_files(seen, None) == log_files(seen, "h1") == [job / "logs" / "h1.log"]
-        assert log_files(seen, "1") == [job / "nodes" / "001.jsonl"]
-        assert log_files(seen, "observer") == [job / "metrics.jsonl"]
-        assert log_files(seen, "timekeeper") == [job / "network.jsonl"]
-        for absent in ("2", "h2", "../../manifest"):
-            with pytest.raises(ConfigError, match="nodes 0 to 1, hosts h1, observer and timekeeper"):
-                log_files(seen, absent)
-
-    def test_a_manifest_that_leads_elsewhere(self, tmp_path: Path) -> None:
-        entry = {"arm": "EL", "seed": 1, "folder": "../../etc", "state": "done"}
-        with pytest.raises(ConfigError, match="outside the run"):
-            log_files(look(run_folder(tmp_path / "run", jobs=[entry])), "observer")
-
-    @pytest.mark.parametrize("count", [0, 1, 3, 100_000])
-    def test_tail(self, count: int, tmp_path: Path) -> None:
-        path = tmp_path / "log"
-        written = [f"line {number} {'x' * (number % 50)}" for number in range(20_000)]
-        path.write_text("\n".join(written) + "\nhalf a li")
-        listed, place = tail(path, count)
-        assert listed == (written[-count:] if count else [])
-        assert place == path.stat().st_size - len("half a li")
-
-    def test_tail_of_little(self, tmp_path: Path) -> None:
-        (tmp_path / "empty").touch()
-        (tmp_path / "half").write_text("half")
-        (tmp_path / "blank").write_text("\n")
-        found = [tail(tmp_path / name, 5) for name in ("absent", "empty", "half", "blank")]
-        assert found == [([], 0), ([], 0), ([], 0), ([""], 1)]
-
-    def test_command(self, tmp_path: Path) -> None:
-        run_folder(tmp_path / "run", state="done")
-        for words in (["1"], ["run", "1"], [str(tmp_path / "run"), "1"]):
-            done = CliRunner().invoke(app, ["logs", *words, "-n", "2", "--out", str(tmp_path)])
-            assert done.stdout == '{"round":18}\n{"round":19}\n'
-        assert CliRunner().invoke(app, ["logs", "--out", str(tmp_path)]).stdout == "hello\n"
-
-    def test_follows_until_the_run_ends(self, launcher: subprocess.Popen[str], tmp_path: Path) -> None:
-        heard: list[str] = []
-        log = tmp_path / "run" / "el" / "seed-1" / "nodes" / "000.jsonl"
-
-        def say(line: str) -> None:
-            heard.append(line)
-            if line == "one":  # it was added after the beginning: it is followed
-                with log.open("a") as file:
-                    file.write("half")
-                    file.flush()
-                    file.write(" and half\nlast\n")
-                launcher.send_signal(signal.SIGINT)
-
-        follower = Follower("0", 1, say)
-        follower.show(look(tmp_path / "run"))
-        assert heard == ['{"round":19}']
-        with log.open("a") as file:
-            file.write("one\n")
-        began = time.monotonic()
-        assert follower.follow(look(tmp_path / "run")).life == "ended"
-        assert time.monotonic() - began < 30
-        assert heard[1:] == ["one", "half and half", "last"]
