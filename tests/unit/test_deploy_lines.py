@@ -27,8 +27,8 @@ def lines(program: str) -> Lines:
 
 
 def test_what_takes_too_long_is_ended_and_named() -> None:
-    with pytest.raises(HostFailure, match=r"host h1: looking was not over after 0 s: slow disk"):
-        lines("echo slow disk >&2; exec sleep 600").ask(HOST, "looking", {"do": "look"}, 0.3)
+    with pytest.raises(HostFailure, match=r"host h1: looking was not over after 3 s: slow disk"):
+        lines("echo slow disk >&2; exec sleep 600").ask(HOST, "looking", {"do": "look"}, 3)
 
 
 def test_an_answer_that_is_none_is_shown() -> None:

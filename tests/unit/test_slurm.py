@@ -147,7 +147,7 @@ def test_an_agent_through_a_stand_in_for_srun(monkeypatch: pytest.MonkeyPatch, t
         assert "DECENTRAL_TEST_SESSION" not in environment
         began = time.monotonic()
         starter.abandon(child)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         assert child.returncode == -signal.SIGKILL
 
 

@@ -195,7 +195,7 @@ class TestChild:
         assert child.stdout.readline() == b"ready\n"
         began = time.monotonic()
         end(child)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
         assert child.returncode in (-signal.SIGTERM, -signal.SIGKILL)
         end(child)  # once more does nothing
         child.stdin.close()
