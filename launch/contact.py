@@ -80,8 +80,14 @@ class Contact:
             self.tell("beat")
 
     @contextmanager
-    def kept_up(self) -> Iterator[None]:
-        """Inside the block this thread may be busy for long: another sees to the line meanwhile."""
-        with Pulse(self._out, SILENCE_S, beat=self.remote):
-            yield
-        self._heard_ms = now_ms()
+    def kept_up(self, tidying_s: float = 0.0) -> Iterator[None]:
+        """Inside the block this thread may be busy for long: another sees to the line meanwhile.
+
+        Args:
+            tidying_s: how long the block may go on when the launcher is gone; then this process is ended.
+        """
+        with Pulse(self._out, SILENCE_S, beat=self.remote, tidying_s=tidying_s):
+            try:
+                yield
+            finally:
+                self._heard_ms = now_ms()

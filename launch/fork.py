@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ def fork_member(workload: Workload, assignment: Assignment, siblings: Iterable[F
         assignment: the child's.
         siblings: members forked earlier, whose lines the child must not keep open.
         out: the agent's output, likewise.
+
+    Raises:
+        OSError: the host has no more processes, descriptors or memory; the member is none then.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     agent = os.getpid()
@@ -62,7 +66,14 @@ def fork_member(workload: Workload, assignment: Assignment, siblings: Iterable[F
         finally:
             os._exit(1)  # whatever happened, the agent's loop must not go on in its child
     theirs.close()
-    return Forked(assignment.number, assignment.slot, pid, os.pidfd_open(pid), ours)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        ours.close()
+        raise
+    return Forked(assignment.number, assignment.slot, pid, pidfd, ours)
 
 
 def _become(workload: Workload, assignment: Assignment, line: socket.socket, agent: int) -> NoReturn:

@@ -33,7 +33,7 @@ class FrameWriter:
     """Writes messages without ever blocking; what the other end does not take yet waits here. Thread-safe.
 
     Args:
-        fd: a writable file descriptor, made non-blocking.
+        fd: a writable file descriptor, made non-blocking; call ``shut`` before it is closed.
 
     Attributes:
         pending: bytes that wait; ``flush`` when ``fd`` is writable.
@@ -47,7 +47,7 @@ class FrameWriter:
         self.pending = 0
 
     def write(self, message: dict[str, Any]) -> None:
-        """Write one message, now or later.
+        """Write one message, now or later; nothing after ``shut``.
 
         Raises:
             RunFailed: it is longer than the other end accepts.
@@ -58,6 +58,8 @@ class FrameWriter:
             raise RunFailed(f"a message has {len(body)} bytes, at most {MAX_FRAME_BYTES} are accepted")
         data = memoryview(_LENGTH.pack(len(body)) + body + _END)
         with self._lock:
+            if self._fd < 0:
+                return
             self._queue.append(data)
             self.pending += len(data)
         self.flush()
@@ -78,6 +80,17 @@ class FrameWriter:
                 self._queue[0] = self._queue[0][written:]
                 if not self._queue[0]:
                     self._queue.popleft()
+
+    def shut(self) -> None:
+        """Nothing more is written, and what waits is dropped; may be called twice.
+
+        The number of a descriptor that is closed is that of the next file which is opened, and another
+        thread may be about to write here.
+        """
+        with self._lock:
+            self._fd = -1
+            self._queue.clear()
+            self.pending = 0
 
 
 class FrameReader:

@@ -1,4 +1,4 @@
-"""Life of a line while one end's main thread is busy elsewhere."""
+"""Life of a line while the agent's main thread is busy elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from launch.protocol import BEAT_S, FrameWriter
 
 
 class Pulse:
-    """While an agent loads data: tells the launcher that it lives, and ends it when the launcher does not.
+    """While an agent works on its disk: tells the launcher that it lives, and ends it when that does not.
 
     A thread, for the length of a ``with`` block in which no member lives.
 
@@ -23,12 +23,14 @@ class Pulse:
         out: to the launcher.
         silence_s: with ``beat``, the agent ends when nothing has come in for so long.
         beat: whether beats are sent and expected (a line to another host).
+        tidying_s: how long the agent may go on without a launcher.
     """
 
-    def __init__(self, out: FrameWriter, silence_s: float, *, beat: bool) -> None:
+    def __init__(self, out: FrameWriter, silence_s: float, *, beat: bool, tidying_s: float = 0.0) -> None:
         self._out = out
         self._silence_s = silence_s
         self._beat = beat
+        self._tidying_s = tidying_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
 
@@ -48,16 +50,17 @@ class Pulse:
         poll = select.poll()
         poll.register(0, select.POLLRDHUP)  # not POLLIN: what has come in is the main thread's to read
         heard_s, waiting = time.monotonic(), _waiting_bytes()
+        end_s: float | None = None
         while not self._over.wait(BEAT_S):
-            if poll.poll(0):
-                os._exit(1)
-            if not self._beat:
-                continue
+            now_s = time.monotonic()
             if (now_waiting := _waiting_bytes()) != waiting:
-                heard_s, waiting = time.monotonic(), now_waiting
-            if time.monotonic() - heard_s > self._silence_s:
-                os._exit(1)
-            self._out.write({"is": "beat"})
+                heard_s, waiting = now_s, now_waiting
+            if poll.poll(0) or (self._beat and now_s - heard_s > self._silence_s):
+                end_s = now_s + self._tidying_s if end_s is None else end_s
+                if now_s >= end_s:
+                    os._exit(1)
+            elif self._beat:
+                self._out.write({"is": "beat"})
 
 
 def _waiting_bytes() -> int:

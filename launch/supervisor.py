@@ -149,15 +149,30 @@ class Supervisor:
         self._end()
         return orders
 
-    def host_lost(self, host: str, what: str) -> list[Order]:
-        """An agent is gone, and with it every member on its host."""
+    def host_lost(self, host: str, what: str, *, unsent: bool = False) -> list[Order]:
+        """An agent is gone, and with it every member on its host.
+
+        Args:
+            host: whose.
+            what: has become of the agent.
+            unsent: some of what its members wrote may not have arrived. The others can do without what nodes
+                wrote that are lost, and nobody without what is wanted of nodes that came to their end.
+        """
         there = [number for number, member in self.members.items() if member.host == host]
         missing = [number for number in there if self.members[number].phase is not Phase.EXITED]
+        ended = [number for number in there if number not in missing and number not in self.lost]
         orders = self._lose(missing, f"was lost: agent on host {host} {what}", f"agent on host {host} {what}")
         for number in there:
             self.members[number].phase = Phase.EXITED
         self._end()
+        if unsent and ended and self.state in ("running", "done"):
+            self.state = "running"  # it is not done before all is here
+            orders = self._fail(f"agent on host {host} {what}; not all of its logs and models had arrived")
         return orders
+
+    def refused(self, cause: str) -> list[Order]:
+        """An agent cannot do what it was ordered to, which is no loss that others could go on without."""
+        return self._fail(cause)
 
     def lost_at(self, number: int, time_s: float) -> None:
         """The timekeeper says when in emulated time a node was lost."""

@@ -55,6 +55,8 @@ from launch.workplace import Workplace
 
 PROGRESS_EVERY_MS = 200  # how often the board is read for the launcher's display
 COLLECT_EVERY_MS = 500
+TIDYING_S = 5.0
+"""How long an agent whose launcher is gone may remove files; the next agent there removes what is left."""
 
 
 class Agent:
@@ -99,8 +101,7 @@ class Agent:
         finally:
             if self._members is not None:
                 self._members.end()
-            if self._place is not None:
-                self._place.leave()
+            self._leave()
 
     def _ready(self) -> list[int]:
         """Wait for something to do; this agent's output is among it while something waits to go out."""
@@ -199,18 +200,17 @@ class Agent:
         with self._launcher.kept_up():
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
             sample = self._warm_up(workload)
-        self._workload = workload
-        if self._place is not None:
-            self._place.leave()  # of a job that was loaded and never begun
-        self._place = Workplace(
-            Path(order["folder"]),
-            order["probe"],
-            self._base,
-            remote=self._launcher.remote,
-            send=lambda path, offset, piece: self._launcher.tell(
-                "file", path=path, offset=offset, data=piece
-            ),
-        )
+            self._workload = workload
+            self._leave()  # of a job that was loaded and never begun
+            self._place = Workplace(
+                Path(order["folder"]),
+                order["probe"],
+                self._base,
+                remote=self._launcher.remote,
+                send=lambda path, offset, piece: self._launcher.tell(
+                    "file", path=path, offset=offset, data=piece
+                ),
+            )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
         self._launcher.tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
 
@@ -254,10 +254,15 @@ class Agent:
         self._closing = self._collect()
         if self._closing:
             return
+        self._launcher.tell("over")
+        # Only now: to remove what was collected may take long, and nobody needs to wait for it.
+        with self._launcher.kept_up(TIDYING_S):
+            self._leave()
+
+    def _leave(self) -> None:
         if self._place is not None:
             self._place.leave()
         self._place = None
-        self._launcher.tell("over")
 
 
 def main() -> None:

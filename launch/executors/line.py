@@ -161,6 +161,7 @@ class Line:
 
     def hang_up(self) -> None:
         """Close the agent's input, which ends it and all that it forked; does not wait."""
+        self._writer.shut()  # ``Pulse`` goes on
         self._in.close()
 
     def break_off(self) -> None:

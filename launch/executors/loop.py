@@ -220,24 +220,27 @@ class JobLoop:
         """The agent is gone or given up, and with it all that it started."""
         self._display.host(line.name, "lost", 0)
         line.break_off()
+        at_work = line.name in self._working
         self._working.discard(line.name)
         sockets = self._sockets.pop(line.name, None)
         if sockets is not None and not line.remote:
             shutil.rmtree(sockets, ignore_errors=True)
-        self._carry_out(self._supervisor.host_lost(line.name, what))
+        unsent = at_work and self._checkpoints.is_apart(line.name)
+        self._carry_out(self._supervisor.host_lost(line.name, what, unsent=unsent))
 
     def _refused(self, name: str, what: str, code: int) -> list[Order]:
+        cause = f"host {name}: {what}" if self._remote else what
         if self._refusal is None and self._supervisor.state == "running":
-            where = f"host {name}: " if self._remote else ""
-            self._refusal = Outcome("failed", where + what, code)
-        return self._supervisor.host_lost(name, f"could not start its nodes: {what}")
+            self._refusal = Outcome("failed", cause, code)
+        return self._supervisor.refused(cause)
 
     def _handle(self, name: str, event: dict[str, Any]) -> list[Order]:
         match event["is"]:
             case "loaded":
                 return self._loaded(name, event)
-            case "file" if not self._checkpoints.forgotten(event["path"]):
-                land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
+            case "file":
+                if not self._checkpoints.forgotten(event["path"]):
+                    land(self._job.folder.path, name, event["path"], event["offset"], event["data"])
             case "sockets":
                 self._sockets[name] = event["folder"]
             case "over":

@@ -89,6 +89,10 @@ class Checkpoints:
         """``host`` does not see the run folder."""
         self._apart.add(host)
 
+    def is_apart(self, host: str) -> bool:
+        """Whether what ``host`` writes has to be sent here."""
+        return host in self._apart
+
     def bring(self, host: str) -> None:
         """Send a host what its members go on from, if it does not see the run folder.
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -72,6 +73,21 @@ def test_orders_to_an_agent_that_does_not_listen_wait_here(lines: Callable[[str]
     pulse.stop()
     line.break_off()
     assert line.ended
+
+
+def test_nothing_is_said_once_the_line_is_cut(lines: Callable[[str], Line], tmp_path: Path) -> None:
+    """Its descriptor's number may be that of a log by then, and somebody would wait for it to be flushed."""
+    line = lines(DEAF)
+    line.order("put", data=bytes(1 << 20))
+    assert line.pending
+    line.break_off()
+    files = [(tmp_path / str(i)).open("wb") for i in range(64)]
+    line.order("beat")
+    line.flush()
+    for file in files:
+        file.close()
+    assert not line.pending
+    assert all((tmp_path / str(i)).stat().st_size == 0 for i in range(64))
 
 
 def test_an_agent_that_is_heard_of_is_not_silent_whatever_the_launcher_did_meanwhile(

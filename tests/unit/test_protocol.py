@@ -98,6 +98,24 @@ def test_nobody_reads(pipe: Pipe) -> None:
     pipe.out = os.open(os.devnull, os.O_RDONLY)
 
 
+def test_nothing_is_written_to_a_number_that_is_another_file_by_now(pipe: Pipe) -> None:
+    writer = FrameWriter(pipe.into)
+    writer.write({"is": "file", "data": bytes(1 << 20)})
+    assert writer.pending
+    writer.shut()
+    number = pipe.into
+    pipe.hang_up()
+    other = os.memfd_create("other")
+    try:
+        assert other == number
+        writer.write({"do": "beat"})
+        writer.flush()
+        assert os.fstat(other).st_size == 0
+        assert writer.pending == 0
+    finally:
+        os.close(other)
+
+
 def test_a_stream_that_ends_within_a_frame_has_ended(pipe: Pipe) -> None:
     os.write(pipe.into, frame(msgpack.packb({"is": "over"}))[:-1])
     assert pipe.reader.read() == []

@@ -166,6 +166,32 @@ def test_losing_the_only_host_ends_the_job() -> None:
     assert (made.over, made.state) == (True, "failed")
 
 
+def test_a_job_is_not_done_before_all_that_was_written_is_here() -> None:
+    made = all_done()
+    exit_all(made)
+    assert made.state == "done"
+    assert made.host_lost("b", "was killed by signal 9", unsent=True) == ["stop"]
+    assert made.state == "failed"
+    assert made.cause == (
+        "agent on host b was killed by signal 9; not all of its logs and models had arrived"
+    )
+
+
+def test_a_host_is_not_missed_once_all_is_here() -> None:
+    made = all_done()
+    exit_all(made)
+    assert made.host_lost("b", "was killed by signal 9", unsent=False) == []
+    assert made.state == "done"
+
+
+def test_what_was_not_sent_is_no_cause_where_there_was_another() -> None:
+    made = running()
+    made.interrupted()
+    exit_all(made, status=5)
+    assert made.host_lost("b", "was ended by the user", unsent=True) == []
+    assert (made.state, made.cause) == ("interrupted", "interrupted by the user")
+
+
 def test_an_interrupted_job_stays_interrupted() -> None:
     made = running()
     assert made.interrupted() == ["stop"]

@@ -73,6 +73,33 @@ def test_who_dies_at_the_end_barrier_is_lost() -> None:
     assert made.state == "done"
 
 
+def test_what_lost_nodes_wrote_is_not_missed() -> None:
+    made = running()
+    made.exited(3, KILLED)
+    assert made.host_lost("b", "is lost: nothing has been heard", unsent=True) == [("gone", 4)]
+    assert finish(made, 3, 4) == ["release"]
+    assert made.state == "done"
+
+
+@pytest.mark.parametrize("exited", [(3, 4), (3,)])
+def test_what_nodes_wrote_that_came_to_their_end_is_missed(exited: tuple[int, ...]) -> None:
+    """In the middle of the end: others of that host, or of others, are still about to exit."""
+    made = running()
+    assert [order for member in MEMBERS for order in made.done(member)] == ["release"]
+    for member in exited:
+        assert made.exited(member, 0) == []
+    assert made.host_lost("b", "is lost: nothing has been heard", unsent=True) == ["stop"]
+    assert made.state == "failed"
+    assert made.cause is not None
+    assert made.cause.endswith("; not all of its logs and models had arrived")
+
+
+def test_a_refusal_is_no_loss() -> None:
+    made = running()
+    assert made.refused("host b: cannot start the nodes") == ["stop"]
+    assert (made.state, made.cause, made.lost) == ("failed", "host b: cannot start the nodes", {})
+
+
 def test_a_lost_host_is_the_loss_of_its_nodes() -> None:
     made = running()
     assert made.host_lost("b", "is lost: nothing has been heard") == [("gone", 3), ("gone", 4)]
