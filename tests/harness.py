@@ -73,6 +73,15 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def header(path: Path) -> dict[str, Any]:
+    """The first line of a log that may still grow; its writer is at the start barrier or past it."""
+    with path.open(encoding="utf-8") as file:
+        line = file.readline()
+    assert line.endswith("\n"), f"{path} has no header yet"
+    content: dict[str, Any] = json.loads(line)
+    return content
+
+
 def run(
     settings: Arm,
     folder: Path,

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from decentral.errors import PreflightError
 from launch.executors import fleet as fleet_module
-from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.fleet import Fleet
-from launch.executors.line import Line
 from launch.executors.starters import LocalStarter
 from launch.hosts import Host, Hosts
-from launch.paths import JobFolder
-from launch.scratch import PrivateFolder
 from tests.asynchronous import contender
+from tests.fleets import Elsewhere, ended, loopback, tidy_up_after_a_killed_agent
 from tests.harness import SilentDisplay, arm, run
 from tests.integration.test_faults import LONG
 from tests.integration.test_virtual_time import same
-
-
-class Elsewhere(Line):
-    """A line whose agent does not find the run folder."""
-
-    def order(self, do: str, **fields: Any) -> None:
-        if do == "load":
-            fields["probe"] = {**fields["probe"], "text": "another"}
-        super().order(do, **fields)
-
-
-def loopback(count: int, **keys: Any) -> Hosts:
-    """``count`` hosts of different cores, at 127.0.0.1 and after."""
-    return Hosts(
-        hosts=tuple(Host(name=f"h{i}", bind=f"127.0.0.{i}", cores=i, **keys) for i in range(1, count + 1)),
-        source="the test",
-        kind="ssh",
-    )
 
 
 @pytest.fixture(params=["shared", "apart"])
@@ -88,15 +65,6 @@ class Struck(SilentDisplay):
             self.at_s = time.monotonic()
 
 
-def _tidy_up_after_a_killed_agent() -> None:
-    """As the next agent on that host does, once the kernel has ended the members of the killed one."""
-    folder = Path(tempfile.gettempdir())
-    deadline = time.monotonic() + 10
-    while list(folder.glob("decentral-*")) and time.monotonic() < deadline:
-        PrivateFolder(folder, "decentral-").remove()
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     ("number", "cause", "within_s"),
     [
@@ -113,7 +81,7 @@ def test_a_lost_agent_is_named_and_ends_the_job(
         outcome = ended(fleet, arm(run=LONG), tmp_path, struck)
     finally:
         fleet.close()
-        _tidy_up_after_a_killed_agent()
+        tidy_up_after_a_killed_agent()
     assert (outcome.state, outcome.exit_code) == ("failed", 4)
     assert outcome.cause is not None
     assert outcome.cause.startswith(cause)
@@ -153,9 +121,3 @@ def test_an_address_of_no_host_is_refused_before_anything_starts() -> None:
             fleet.meet()
     finally:
         fleet.close()
-
-
-def ended(fleet: Fleet, settings: Any, folder: Path, display: SilentDisplay) -> Outcome:
-    """How ``settings`` end there."""
-    with Interruption().installed() as interruption:
-        return fleet.run(Job(settings, 1, JobFolder(folder)), display, interruption)
