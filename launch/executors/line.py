@@ -67,6 +67,11 @@ class Line:
         return not self.host.local
 
     @property
+    def pid(self) -> int:
+        """Of the child process here: the agent itself, unless it is remote."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether the agent's output is closed."""
         return self._reader.ended

@@ -17,8 +17,8 @@ from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.line import Line
 from launch.executors.loading import Loading
 from launch.executors.resuming import Checkpoints
+from launch.executors.vigil import Vigil
 from launch.placement import Placement
-from launch.protocol import SILENCE_S
 from launch.supervisor import Order, Phase, Supervisor
 
 FAILURE_GRACE_MS = 1200
@@ -70,6 +70,7 @@ class JobLoop:
         self._sockets: dict[str, str] = {}
         self._refusal: Outcome | None = None
         self._checkpoints = Checkpoints(job, self._lines, placement)
+        self._vigil = Vigil(self._lines.values(), display)
         self._loading = Loading(
             self._lines,
             job,
@@ -109,11 +110,9 @@ class JobLoop:
                 self._interrupt()
             else:
                 self._listen(by_fd[fd])
-        self._look_for_silence()
+        for line, what in self._vigil.look(self._at_work):
+            self._lost(line, what)
         self._checkpoints.look()
-        for line in self._lines.values():
-            if not line.remote and not line.ended:
-                self._display.heard(line.name)  # a pipe inside this machine: it lives, or ends
         self._display.tick()
         for fd, line in list(by_fd.items()):
             if line.ended:
@@ -153,18 +152,21 @@ class JobLoop:
         return []
 
     def _carry_out(self, orders: list[Order]) -> None:
+        interrupted = self._supervisor.state == "interrupted"
+        grace_ms = INTERRUPT_GRACE_MS if interrupted else FAILURE_GRACE_MS
         for order in orders:
             if isinstance(order, tuple):
                 self._go_on_without(order[1])
                 continue
             if order == "go":
                 self._checkpoints.begin()
+            if order == "stop":
+                self._vigil.stopping(grace_ms)
             for name, line in self._lines.items():
                 if order in _STATES and not line.ended:
                     self._display.host(name, _STATES[order])
                 if order == "stop":
-                    interrupted = self._supervisor.state == "interrupted"
-                    line.order("stop", grace_ms=INTERRUPT_GRACE_MS if interrupted else FAILURE_GRACE_MS)
+                    line.order("stop", grace_ms=grace_ms)
                 elif order == "go" and len(self._lines) > 1:
                     line.order("go", book=self._book(name))
                 else:
@@ -211,10 +213,13 @@ class JobLoop:
         alive = sum(members[m].phase is not Phase.EXITED for m in self._placement.members_on(name))
         self._display.host(name, None, alive)
 
-    def _look_for_silence(self) -> None:
-        for line in self._lines.values():
-            if not line.ended and line.silent:
-                self._lost(line, f"is lost: nothing has been heard of it for {SILENCE_S:g} s")
+    def _at_work(self, line: Line) -> bool:
+        """Whether nodes of a host have not ended; to send what they wrote may take as long as it takes."""
+        if line.name not in self._working:
+            return False
+        members = self._placement.members_on(line.name)
+        ended = all(self._supervisor.members[member].phase is Phase.EXITED for member in members)
+        return not ended or not self._checkpoints.is_apart(line.name)
 
     def _lost(self, line: Line, what: str) -> None:
         """The agent is gone or given up, and with it all that it started."""

@@ -16,12 +16,14 @@ from launch.executors import fleet as fleet_module
 from launch.executors.child import spawn
 from launch.executors.fleet import Fleet
 from launch.executors.line import Line
+from launch.executors.local import LocalExecutor
 from launch.executors.starters import ENVIRONMENT, LocalStarter
 from launch.hosts import Host
 from launch.protocol import SILENCE_S
 from launch.scratch import PrivateFolder
 from tests.conformance.test_lost_nodes import lossy
 from tests.harness import SilentDisplay, arm
+from tests.integration.test_faults import LONG
 from tests.integration.test_fleet import Elsewhere, ended, loopback
 
 HELD_S = SILENCE_S + 3.0
@@ -75,6 +77,39 @@ def test_a_host_that_is_lost_before_its_last_files_arrive_fails_the_run(
     assert outcome.cause is not None
     assert outcome.cause.startswith("agent on host h2 was killed by signal 9")
     assert outcome.cause.endswith("; not all of its logs and models had arrived")
+
+
+class StoppedAgent(SilentDisplay):
+    """Stops the agent in the middle of a run, and interrupts when that is told."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._pid = pid
+        self.told: list[str] = []
+
+    def progress(self, node: int, round: int, train_loss: float | None) -> None:
+        if not self.rounds:
+            os.kill(self._pid, signal.SIGSTOP)
+        super().progress(node, round, train_loss)
+
+    def note(self, text: str) -> None:
+        self.told.append(text)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.timeout(120)
+def test_an_agent_here_that_is_stopped_is_told_of_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Nothing is left of it or its nodes (tests/conftest.py)."""
+    executor = LocalExecutor()
+    (facts,) = executor.meet().values()
+    display = StoppedAgent(facts["pid"])
+    try:
+        outcome = ended(executor, arm(run=LONG), tmp_path, display)
+    finally:
+        executor.close()
+    assert (outcome.state, outcome.exit_code) == ("interrupted", 5)
+    assert "the agent (pid" in display.told[0]
+    assert "is stopped (SIGSTOP) since" in display.told[0]
 
 
 class Refusing(Line):
