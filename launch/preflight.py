@@ -21,6 +21,7 @@ from launch.host_schema import Hosts
 from launch.paths import unwritable
 from launch.placing import place_arm
 from launch.rounds import most_rounds
+from launch.versions import differing
 
 Facts: TypeAlias = Mapping[str, Any]
 """What is known of one host; keys that are absent are not checked."""
@@ -33,8 +34,6 @@ FLOAT_BYTES = 4
 AGENT_BYTES = 600 << 20
 NODE_BYTES = 20 << 20
 DESCRIPTORS_PER_NODE = 3
-SAME_RESULTS = ("torch", "numpy")
-"""Packages of which another version may give other last bits."""
 OLDEST_PYTHON = (3, 11)
 
 
@@ -204,17 +203,7 @@ def _disagreements(facts: Mapping[str, Facts]) -> list[str]:
             problems.append(
                 f"host {name}: its Python is {python} and 3.11 or newer is needed; set python for this host"
             )
-    for package in SAME_RESULTS:
-        found: dict[str, list[str]] = {}
-        for name, installed in versions.items():
-            if package in installed:
-                found.setdefault(str(installed[package]), []).append(name)
-        if len(found) > 1:
-            told = ", ".join(f"{version} on {' '.join(names)}" for version, names in found.items())
-            problems.append(
-                f"{package} is {told}: results may differ in their last bits; install the same version on all"
-            )
-    return problems
+    return problems + differing(versions)
 
 
 def _unreachable(facts: Mapping[str, Facts]) -> list[str]:

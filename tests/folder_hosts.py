@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,10 @@ class Lab:
         (self.path / name).mkdir(exist_ok=True)
         return Host(name=name, **keys)
 
-    def deploy(self, *hosts: Host, send: Path | None = None) -> list[Place]:
+    def deploy(self, *hosts: Host, send: Path | None = None, here: Sequence[str] = ()) -> list[Place]:
         deployment = Deployment(Route("ssh", ssh_command), send=send, checkout=self.checkout)
         self.told.clear()
-        deployment.deploy(hosts, self.told.append)
+        deployment.deploy(hosts, self.told.append, here)
         return [deployment.place(host) for host in hosts]
 
     def kept(self, name: str) -> list[str]:

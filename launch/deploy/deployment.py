@@ -21,6 +21,7 @@ from launch.deploy.onhost.tree import Refused, code_hash, code_paths, listing
 from launch.deploy.packages import CHECK, Packages
 from launch.deploy.plan import Impossible, Place, Plan, disagreements, plan_host
 from launch.deploy.sharing import carriers_of
+from launch.versions import differing
 
 if TYPE_CHECKING:
     from launch.hosts import Host
@@ -73,12 +74,13 @@ class Deployment:
         """Where the things of the agent of ``host`` lie; after ``deploy``."""
         return self._places[host.name]
 
-    def deploy(self, hosts: Sequence[Host], tell: Tell) -> None:
+    def deploy(self, hosts: Sequence[Host], tell: Tell, here: Sequence[str] = ()) -> None:
         """Bring what is lacking to ``hosts``.
 
         Args:
             hosts: where.
             tell: hears a line on what takes time; called in this thread only.
+            here: names of further hosts of the run, which have this Python.
 
         Raises:
             PreflightError: a line for every host where that failed.
@@ -94,6 +96,11 @@ class Deployment:
         wanted = hash_of(self._checkout)
         looks = each(self._lines, hosts, partial(self._look, packages, wanted, secrets.token_hex(8)))
         plans = self._plans(hosts, looks, packages)
+        # Now, for an environment takes many minutes, and would be refused when it is ready.
+        if problems := differing(
+            dict.fromkeys(here, packages.versions) | {plan.host.name: plan.versions for plan in plans}
+        ):
+            raise PreflightError("\n".join(problems))
         for host in hosts:
             for line in disagreements(host, looks[host.name], packages):
                 tell(line)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from decentral.errors import PreflightError
@@ -102,6 +102,31 @@ class Packages:
     def versions(self) -> dict[str, str]:
         """Version of everything in ``installed``."""
         return {name: distribution.version for name, distribution in self.installed.items()}
+
+    @cached_property
+    def pinned(self) -> dict[str, str]:
+        """The version of every package of which the constraints allow exactly one.
+
+        Raises:
+            PreflightError: a line of constraints.txt is none that pip would understand.
+        """
+        found: dict[str, str] = {}
+        for line in self.constraints.splitlines():
+            text = line.split(" #")[0].strip()
+            if not text or text.startswith("#"):
+                continue
+            try:
+                constraint = Requirement(text)
+            except InvalidRequirement as error:
+                reason = str(error).splitlines()[0]
+                raise PreflightError(
+                    f"constraints.txt: {text!r} is no constraint ({reason}); write NAME==VERSION"
+                ) from error
+            exact = [one.version for one in constraint.specifier if one.operator in ("==", "===")]
+            applies = constraint.marker is None or constraint.marker.evaluate()
+            if applies and len(exact) == 1 and not exact[0].endswith("*"):
+                found[canonicalize_name(constraint.name)] = exact[0]
+        return found
 
     @cached_property
     def pins(self) -> str:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from launch.deploy.onhost.look import this_python
 from launch.deploy.packages import Packages
+from launch.versions import SAME_RESULTS, release
 
 if TYPE_CHECKING:
     from launch.hosts import Host
-
-AGREE = ("torch", "numpy")
-"""Packages of which another version may give other last bits."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Plan:
         place: where its things lie once all of this is done.
         code: whether the code must be brought.
         environment: whether and how an environment must be made: as a copy of this one, or by pip.
+        versions: of packages in the Python that the agent will have, where they are known.
     """
 
     host: Host
@@ -64,6 +63,7 @@ class Plan:
     place: Place
     code: bool
     environment: Literal["copy", "pip"] | None
+    versions: Mapping[str, str]
 
 
 class Impossible(Exception):
@@ -93,18 +93,22 @@ def plan_host(
     brings_code = not look["sees_code"] and not look["has_code"]
     environment: Literal["copy", "pip"] | None = None
     own = look["own"]
+    versions: Mapping[str, str] = packages.versions
     if host.python is not None:
         python = _given(host.python, look["given"], packages)
+        versions = {name: version for name, version in look["given"][2].items() if version is not None}
     elif own is not None and own[2] == packages.versions:
         python = own[0]
     else:
         python = f"{look['environment']}/bin/python"
+        by: Literal["copy", "pip"] = "copy" if look["python"] == this_python() else "pip"
+        versions = packages.versions if by == "copy" else packages.pinned
         if not look["has_environment"]:
-            environment = "copy" if look["python"] == this_python() else "pip"
+            environment = by
     if look["problem"] is not None and (brings_code or environment is not None):
         raise Impossible(f"{look['problem']}; set folder = ... for this host to one that is its user's")
     place = Place(python, code, look["folder"], _data(host, look, data))
-    return Plan(host, look["identity"], place, brings_code, environment)
+    return Plan(host, look["identity"], place, brings_code, environment, versions)
 
 
 def _given(python: str, found: list[Any] | None, packages: Packages) -> str:
@@ -142,6 +146,6 @@ def disagreements(host: Host, look: Mapping[str, Any], packages: Packages) -> li
     return [
         f"host {host.name} has {name} {versions[name]} and this one {packages.versions[name]}: "
         f"its results may differ in the last bits"
-        for name in AGREE
-        if versions.get(name) != packages.versions.get(name)
+        for name in SAME_RESULTS
+        if name in versions and release(versions[name]) != release(packages.versions[name])
     ]

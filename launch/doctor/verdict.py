@@ -14,6 +14,7 @@ from launch.host_schema import Hosts
 from launch.overview import size
 from launch.placing import place_arm
 from launch.preflight import check_facts
+from launch.versions import release
 
 SKEW_S = 1.0
 """Clocks that differ by less are not worth a word."""
@@ -214,7 +215,7 @@ def _differing(found: Examined, pinned: Mapping[str, str]) -> str:
     return ", ".join(
         f"{name} {version} ({pinned[name]})"
         for name, version in found.facts["packages"].items()
-        if version is not None and name in pinned and version.partition("+")[0] != pinned[name]
+        if version is not None and name in pinned and release(version) != release(pinned[name])
     )
 
 

@@ -28,7 +28,7 @@ class Wanted:
     Attributes:
         packages: names of those that agents import.
         versions: by package, of all that are installed here.
-        pinned: versions by package, as in constraints.txt.
+        pinned: versions by package, where constraints.txt names one.
         code: content hash of this checkout.
         checkout: its path.
         own: path of this Python, which hosts may see on a shared disk.
@@ -57,14 +57,12 @@ def wanted() -> Wanted:
             f"{CHECKOUT} has no setup.cfg; other hosts need decentral to be run from a checkout"
         )
     packages = Packages.of(CHECKOUT)
-    lines = [line for line in packages.constraints.splitlines() if line and not line.startswith("#")]
-    pins = dict(line.split("==", 1) for line in lines)
     names = tuple(canonicalize_name(requirement.name) for requirement in packages.required)
     here = os.environ.get("DECENTRAL_DATA")
     return Wanted(
         packages=names,
         versions=packages.versions,
-        pinned=pins,
+        pinned=packages.pinned,
         code=hash_of(CHECKOUT),
         checkout=str(CHECKOUT),
         own=sys.executable,

@@ -76,7 +76,8 @@ class SshStarter:
         Raises:
             PreflightError: a line for every host where that failed, with the step and what it said.
         """
-        self._deployment.deploy([host for host in hosts if not host.local], tell)
+        here = [host.name for host in hosts if host.local]
+        self._deployment.deploy([host for host in hosts if not host.local], tell, here)
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``, after ``prepare``; from a thread that lives as long as the child may."""

@@ -244,6 +244,10 @@ class TestFacts:
         (problem,) = self.problems(tiny, versions={"python": "3.12.1", "torch": "2.4.0", "numpy": "2.0"})
         assert problem.startswith("torch is 2.3.0 on a, 2.4.0 on b: results may differ")
 
+    def test_builds_of_one_version_are_left_to_what_they_compute(self, tiny: Path) -> None:
+        for build in ("2.3.0+cpu", "2.3.0+cu126"):
+            assert not self.problems(tiny, versions={"python": "3.12.1", "torch": build, "numpy": "2.0"})
+
     def test_one_machine_may_talk_to_itself(self, tiny: Path) -> None:
         facts = {name: {**self.GOOD, "address": "127.0.0.1"} for name in "ab"}
         assert check_facts(load(tiny), made(Host(name="a"), Host(name="b")), facts) == []
