@@ -60,10 +60,10 @@ ELSEWHERE = "="
 """Begins paths that are the launcher's: a file there on another host must be judged before it is run."""
 _FIND = (
     f"{JUDGE}"
-    't=$1 b=$2 n=$3; shift 3; for p; do case "$p" in "~/"*) p="$HOME/${p#??}";; '
-    '=*) p=${p#=}; judge "$p" || continue;; esac; '
-    'if "$p" -I -c "$t" </dev/null >/dev/null 2>&1; then exec "$p" -I -c "$b" "$n"; fi; done; '
-    'echo "there is no Python 3.11 or newer; tried: $*" >&2; exit 127'
+    't=$1 b=$2 n=$3 a=; shift 3; for p; do case "$p" in "~/"*) p="$HOME/${p#??}";; '
+    '=*) p=${p#=}; if judge "$p"; then :; else a="$a $p (not there, or not safe)"; continue; fi;; esac; '
+    'if "$p" -I -c "$t" </dev/null >/dev/null 2>&1; then exec "$p" -I -c "$b" "$n"; fi; a="$a $p"; done; '
+    'echo "there is no Python 3.11 or newer; tried:$a" >&2; exit 127'
 )
 
 

@@ -77,9 +77,9 @@ class ProbeLine:
         archive = _archive()
         remote = ["sh", "-c", _FIND, "sh", _NEW_ENOUGH, _START, str(len(archive)), *_pythons(host)]
         self._answers = False
+        command = remote if host.local else route.command(host, remote)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._buffer = bytearray()
-        command = remote if host.local else route.command(host, remote)
         self._process = spawn(command, stderr=self._stderr, env=None if host.local else route.environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None

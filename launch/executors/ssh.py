@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from decentral.errors import PreflightError
 from launch.deploy import Deployment, Route
 from launch.executors.child import end, spawn
 from launch.executors.starters import LocalStarter, agent_command
@@ -44,9 +45,12 @@ def ssh_command(host: Host, remote: Sequence[str], *, extra: Sequence[str] = ())
         remote: program and arguments. The login shell there gets them as one string, quoted so that it starts
             exactly this.
         extra: further arguments of ssh.
+
+    Raises:
+        PreflightError: DECENTRAL_SSH cannot be split into words.
     """
     return [
-        *shlex.split(os.environ.get(PROGRAM_VARIABLE, "ssh")),
+        *_program(),
         *host.ssh_options,
         *extra,
         *_OPTIONS,
@@ -56,6 +60,19 @@ def ssh_command(host: Host, remote: Sequence[str], *, extra: Sequence[str] = ())
         host.target,
         shlex.join(remote),
     ]
+
+
+def _program() -> list[str]:
+    """ssh, or what DECENTRAL_SSH says instead; empty, it says nothing."""
+    given = os.environ.get(PROGRAM_VARIABLE, "")
+    try:
+        return shlex.split(given) or ["ssh"]
+    except ValueError as error:
+        reason = str(error)
+        raise PreflightError(
+            f"{PROGRAM_VARIABLE}={given}: expected a program and its arguments, quoted as for a shell "
+            f"({reason[:1].lower()}{reason[1:]}); correct or unset it"
+        ) from error
 
 
 class SshStarter:

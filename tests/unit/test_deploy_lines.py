@@ -152,3 +152,12 @@ def test_a_python_that_is_too_old_is_passed_over(found: bool, tmp_path: Path) ->
     else:
         assert done.returncode == 127
         assert done.stderr == f"there is no Python 3.11 or newer; tried: {' '.join(tried)}\n"
+
+
+def test_a_python_of_the_launcher_that_is_not_there_is_told_by_its_path() -> None:
+    words = [line._TEST, "pass", "17", "=/nowhere/python3.11", "/nowhere/python3"]
+    done = subprocess.run(["sh", "-c", line._FIND, "sh", *words], capture_output=True, text=True, check=False)
+    assert done.stderr == (
+        "there is no Python 3.11 or newer; tried: /nowhere/python3.11 (not there, or not safe) "
+        "/nowhere/python3\n"
+    )

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from launch.cli import app
 from launch.executors.child import end, spawn
 from launch.executors.ssh import ssh_command
 from launch.executors.starters import AGENT, ENVIRONMENT, agent_command
@@ -142,6 +144,24 @@ def test_openssh_understands_every_option(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_the_ssh_to_use_may_be_given_with_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     ssh(monkeypatch, "my-ssh -F 'a file'")
     assert ssh_command(Host(name="h"), ["true"])[:3] == ["my-ssh", "-F", "a file"]
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_ssh_of_no_name_is_the_usual_one(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh(monkeypatch, text)
+    assert ssh_command(Host(name="h"), ["true"])[0] == "ssh"
+
+
+@pytest.mark.parametrize("command", [["run"], ["doctor"]])
+def test_quotes_that_do_not_match_are_refused(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ssh(monkeypatch, "ssh -F 'my config")
+    (tmp_path / "hosts").write_text("h1\n")
+    done = CliRunner().invoke(app, [*command, "--hosts", str(tmp_path / "hosts")])
+    assert done.exit_code == 3, done.output
+    assert "DECENTRAL_SSH=ssh -F 'my config: expected a program and its arguments" in done.output
+    assert "(no closing quotation); correct or unset it" in done.output
 
 
 def test_every_setting_of_an_agent_is_in_its_command() -> None:
