@@ -58,11 +58,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Literal, Protocol, TypeAlias
 
-from decentral.errors import PreflightError
+from decentral.disk import sync, unwritable
 
 SCHEMA_VERSION = 1
 
@@ -80,6 +81,10 @@ class Recorder(Protocol):
 
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event. It is on its way to the disk when this returns (flushed, not synced)."""
+        ...
+
+    def sync(self) -> None:
+        """All that was appended survives a power cut."""
         ...
 
 
@@ -105,11 +110,12 @@ class FileRecorder:
 
     def __init__(self, path: Path, *, resumed: bool = False) -> None:
         self._path = path
+        self._known = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = path.open("a" if resumed else "x", encoding="utf-8")
         except OSError as error:
-            raise self._refusal(error) from error
+            raise unwritable(self._path, error) from error
 
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event and flush it."""
@@ -120,24 +126,29 @@ class FileRecorder:
             self._file.write(json.dumps(line, separators=(",", ":"), allow_nan=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._refusal(error) from error
+            raise unwritable(self._path, error) from error
 
     @property
     def nbytes(self) -> int:
         """Length of the log so far."""
         return self._file.tell()
 
+    def sync(self) -> None:
+        """All that was appended, and that there is such a file, survives a power cut."""
+        try:
+            os.fsync(self._file.fileno())
+            if not self._known:
+                sync(self._path.parent)
+                self._known = True
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+
     def close(self) -> None:
         """Close the file; writing afterwards is an error."""
         try:
             self._file.close()
         except OSError as error:
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: OSError) -> PreflightError:
-        return PreflightError(
-            f"cannot write {self._path}: {error.strerror}; free space or choose another folder with --out"
-        )
+            raise unwritable(self._path, error) from error
 
 
 class MemoryRecorder:
@@ -154,3 +165,6 @@ class MemoryRecorder:
     def write(self, event: EventName, **fields: Value) -> None:
         """Append one event."""
         self.events.append({"event": event, **{key: _finite(value) for key, value in fields.items()}})
+
+    def sync(self) -> None:
+        """Nothing of it survives."""

@@ -11,21 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from decentral.checkpoint.files import Written, checked, read, sync_folder, unwritable
+from decentral.checkpoint.files import REMEDY, Written, checked, read
+from decentral.checkpoint.words import Saved
+from decentral.disk import replace_synced, sync, unwritable
 from decentral.errors import CheckpointError
 from launch.paths import JobFolder
 
 LIST = "checkpoint.json"
 LIST_VERSION = 1
-KEPT = 2
-"""Checkpoints that are kept: the newest, and the one before it in case the newest is damaged."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,12 @@ class Entry:
     digest: str
     log: str
     log_bytes: int
+
+    @classmethod
+    def of(cls, folder: JobFolder, n: int, saved: Saved) -> Entry:
+        """What a member of a job with ``n`` nodes in ``folder`` has saved."""
+        log = log_of(folder, saved.member, n)
+        return cls(saved.member, saved.name, saved.nbytes, saved.digest, log, saved.log_bytes)
 
     @property
     def written(self) -> Written:
@@ -113,36 +117,6 @@ class Checkpoint:
                 )
 
 
-def forget_old(folder: JobFolder) -> int:
-    """Remove what is older than the last ``KEPT`` checkpoints whose files are all here.
-
-    Returns:
-        The least number that is kept; 0 if none was removed for good.
-    """
-    whole = [number for number in numbers(folder) if _is_whole(folder, number)]
-    if len(whole) < KEPT:
-        return 0
-    least = whole[-KEPT]
-    for old in numbers(folder):
-        if old < least:
-            shutil.rmtree(folder_of(folder, old), ignore_errors=True)
-    return least
-
-
-def _is_whole(folder: JobFolder, number: int) -> bool:
-    """Whether list and files are here, by their lengths, and the logs as far as they belong to it."""
-    try:
-        found = load(folder_of(folder, number))
-        if found is None:
-            return False
-        found.check_logs(folder)
-        return all(
-            (found.folder / entry.name).stat().st_size == entry.written.nbytes for entry in found.entries
-        )
-    except (OSError, CheckpointError):
-        return False
-
-
 def file_name(member: int, n: int) -> str:
     """The file of a member of a job with ``n`` nodes."""
     return {n: "observer.ckpt", n + 1: "timekeeper.ckpt"}.get(member, f"node-{member:03d}.ckpt")
@@ -169,7 +143,7 @@ def commit(
     nominal_ns: int,
     cost: Mapping[str, float] | None = None,
 ) -> None:
-    """All files are on the disk: write the list that makes them a checkpoint, forget those that are too old.
+    """All files are on the disk: write the list that makes them a checkpoint.
 
     Args:
         folder: of the job.
@@ -184,19 +158,13 @@ def commit(
     about = {"time_s": time_s, "rounds": rounds, "nominal_ns": nominal_ns, "cost": dict(cost or {})}
     content = {"v": LIST_VERSION, "number": number, **about, "files": [asdict(entry) for entry in entries]}
     path = folder_of(folder, number) / LIST
-    temporary = path.with_name(f".{LIST}.{os.getpid()}")
+    text = json.dumps({**content, "digest": _digest(content)}, indent=1)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({**content, "digest": _digest(content)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        replace_synced(path, [text.encode()])
+        for above in (folder.checkpoints, folder.path):
+            sync(above)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error) from error
-    forget_old(folder)
+        raise unwritable(path, error, REMEDY) from error
 
 
 def numbers(folder: JobFolder) -> list[int]:

@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from decentral.disk import unwritable
 from decentral.errors import RunFailed
 from launch.checkpoints import LIST
-from launch.paths import CHECKPOINTS, unwritable
+from launch.paths import CHECKPOINTS
 
 PIECE_BYTES = 1 << 20
 ROUND_BYTES = 2 << 20

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from decentral.disk import unwritable
 from decentral.errors import PreflightError
 
 CHECKPOINTS = "checkpoints"
@@ -88,13 +89,6 @@ class RunFolder:
 def book_of(sockets: Path) -> Path:
     """Where a host's members find how to reach those on other hosts, in their private folder of sockets."""
     return sockets / "book"
-
-
-def unwritable(path: Path, error: OSError) -> PreflightError:
-    """The error for a file or folder that cannot be written."""
-    return PreflightError(
-        f"cannot write {path}: {error.strerror}; free space or choose another folder with --out"
-    )
 
 
 def create_run_folder(out: Path, name: str) -> RunFolder:

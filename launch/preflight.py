@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 import psutil
 
 from decentral.config import Arm, Experiment
+from decentral.disk import unwritable
 from decentral.errors import PreflightError
 from decentral.tasks.base import size_of
 from launch.compose import compose, settled
 from launch.host_schema import Hosts
-from launch.paths import unwritable
 from launch.placing import place_arm
 from launch.rounds import most_rounds
 from launch.versions import differing

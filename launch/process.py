@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from decentral.disk import unwritable
 from decentral.errors import Deadlock, DecentralError, Interrupted, PreflightError, StalledError
 from decentral.messages import Message
 from decentral.observer import Observer
@@ -40,7 +41,6 @@ from launch.build import (
 )
 from launch.death import report
 from launch.emulator import Emulation
-from launch.paths import unwritable
 from launch.saving import NodeSaving, ObserverSaving, TimekeeperSaving
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 from launch.wall import write_links
@@ -88,7 +88,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
         return
     wire = _wire(workload, assignment, transport)
     saving = assignment.saving(workload)
-    saves = None if saving is None else NodeSaving(saving, wire, transport.numbers)
+    saves = None if saving is None else NodeSaving(saving, wire, recorder, transport.numbers)
     memory = None if saves is None else saves.memory
     medium = build_medium(workload, number, memory or wire)
     listener = MemberListener(channel.tell, assignment.board, assignment.slot)
@@ -221,7 +221,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     emulation = Emulation(workload, assignment.run)
     saving = assignment.saving(workload)
     nominal_ns = workload.composition.compute.nominal_ns
-    saves = None if saving is None else TimekeeperSaving(saving, emulation, nominal_ns, channel)
+    saves = None if saving is None else TimekeeperSaving(saving, emulation, nominal_ns, channel.tell)
     endpoint = TimekeeperSocket(assignment.sockets, assignment.listen, workload.arm.nodes)
     _meet(channel, endpoint.endpoint)
     endpoint.connect(assignment.book())

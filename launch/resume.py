@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from decentral.checkpoint.files import sync_folder
 from decentral.config import Experiment
+from decentral.disk import sync, unwritable
 from decentral.errors import CheckpointError, ConfigError
 from launch.checkpoints import cut_logs, folder_of, newest, numbers
 from launch.compose import check
@@ -26,7 +26,7 @@ from launch.holding import Hold
 from launch.hosts import Hosts
 from launch.launcher import Launcher
 from launch.manifest import Manifest, code
-from launch.paths import JobFolder, RunFolder, unwritable
+from launch.paths import JobFolder, RunFolder
 from launch.runs import Seen, look
 from launch.session import RunOptions, Session, jobs_of, run_session
 from results.report import write_report
@@ -219,7 +219,7 @@ def _move_aside(folder: JobFolder, paths: Sequence[Path]) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         for changed in {path.parent for path in paths}:
-            sync_folder(changed)
+            sync(changed)
     except OSError as error:
         raise unwritable(aside, error) from error
     return aside

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from decentral.checkpoint.files import Written, write
 from decentral.checkpoint.leader import Leader, Orders
@@ -19,17 +19,9 @@ from decentral.observer import Observer
 from decentral.records import Recorder
 from decentral.transports.numbers import BatchNumbers
 from decentral.wire import Wire
-from launch.checkpoints import LIST, Entry, commit, file_name, folder_of, load, log_of, numbers
+from launch.checkpoints import LIST, Entry, commit, file_name, folder_of, load, numbers
 from launch.emulator import Emulation
 from launch.paths import JobFolder
-
-
-class Line(Protocol):
-    """A member's line to its agent."""
-
-    def tell(self, *message: Any) -> None:
-        """Send."""
-        ...
 
 
 class Saving:
@@ -62,12 +54,19 @@ class Saving:
             raise CheckpointError(f"{folder}: is no checkpoint: its list is missing")
         return checkpoint.read(self.member)
 
-    def write(self, number: int, content: Mapping[str, Any]) -> Written:
+    def write(self, number: int, content: Mapping[str, Any], log: Recorder | None) -> Written:
         """Save ``content`` in checkpoint ``number``.
 
+        Args:
+            number: of the checkpoint.
+            content: what the member needs.
+            log: of the member, without which the checkpoint is worth nothing; None: nothing is in it yet.
+
         Raises:
-            PreflightError: the file cannot be written.
+            PreflightError: the file, or the log, cannot be written.
         """
+        if log is not None:
+            log.sync()
         return write(self._path(number), content)
 
     def forget(self, least: int, *more: str) -> None:
@@ -92,14 +91,16 @@ class NodeSaving:
     Args:
         saving: where.
         wire: of the node.
+        recorder: of its log.
         batches: numbers of its transport.
 
     Attributes:
         memory: the wire of its medium; remembers.
     """
 
-    def __init__(self, saving: Saving, wire: Wire, batches: BatchNumbers) -> None:
+    def __init__(self, saving: Saving, wire: Wire, recorder: Recorder, batches: BatchNumbers) -> None:
         self._saving = saving
+        self._recorder = recorder
         self._batches = batches
         saved = saving.saved()
         if saved is not None:
@@ -109,7 +110,8 @@ class NodeSaving:
     def __call__(self, save: Save, pending: Sequence[list[Message]]) -> Saved:
         """Save what the node needs."""
         content = self.memory.save(pending)
-        written = self._saving.write(save.number, {"memory": content, "wire": self._batches.state()})
+        parts = {"memory": content, "wire": self._batches.state()}
+        written = self._saving.write(save.number, parts, self._recorder)
         self._saving.forget(save.least)
         return Saved(self._saving.member, *written, content["state"]["journal"]["log_bytes"])
 
@@ -141,7 +143,7 @@ class ObserverSaving:
             "pending": list(pending),
             "wire": self._batches.state(),
         }
-        written = self._saving.write(save.number, content)
+        written = self._saving.write(save.number, content, self._recorder)
         self._saving.forget(save.least)
         return Saved(self._saving.member, *written, self._recorder.nbytes)
 
@@ -153,15 +155,17 @@ class TimekeeperSaving:
         saving: where.
         emulation: timekeeper and network.
         nominal_ns: what a round computes, which may have been measured.
-        line: hears of what was saved.
+        tell: takes words for the agent.
     """
 
-    def __init__(self, saving: Saving, emulation: Emulation, nominal_ns: int, line: Line) -> None:
+    def __init__(
+        self, saving: Saving, emulation: Emulation, nominal_ns: int, tell: Callable[..., None]
+    ) -> None:
         self.leader = Leader(range(saving.n + 1))
         self._saving = saving
         self._emulation = emulation
         self._nominal_ns = nominal_ns
-        self._line = line
+        self._tell = tell
         self._rounds = 0
         self._asked_s = self._frozen_s = 0.0
         self._least = 0
@@ -202,13 +206,9 @@ class TimekeeperSaving:
 
     def _commit(self) -> None:
         number, saving = self.leader.number, self._saving
-        own = saving.write(number, self._emulation.state())
+        own = saving.write(number, self._emulation.state(), None)  # its log is written at the end
         saved = [*self.leader.saved.values(), Saved(saving.member, *own, 0)]
-        entries = [
-            Entry(each.member, each.name, each.nbytes, each.digest, log, each.log_bytes)
-            for each in sorted(saved)
-            for log in [log_of(saving.folder, each.member, saving.n)]
-        ]
+        entries = [Entry.of(saving.folder, saving.n, each) for each in sorted(saved)]
         time_s = self._emulation.timekeeper.now_ns / NS_PER_S
         cost = {
             "waited_s": round(self._frozen_s - self._asked_s, 6),
@@ -224,4 +224,4 @@ class TimekeeperSaving:
             cost=cost,
         )
         saving.forget(self._least, LIST)
-        self._line.tell("saved", number)
+        self._tell("saved", number)

@@ -69,6 +69,9 @@ class _Tally:
             if isinstance(age, float):
                 self.ages.append(age)
 
+    def sync(self) -> None:
+        """Nothing is written."""
+
 
 def emulate(arm: Arm, *, seed: int, display: Display, interruption: Interruption) -> Emulated:
     """Run ``arm``, which does not train, to its end.

@@ -10,11 +10,12 @@ from typing import Any
 
 from decentral.accounts import link_rows
 from decentral.config import Arm
+from decentral.disk import unwritable
 from decentral.fidelity import TRUSTWORTHY, merge
 from decentral.network.log import describe, rate
 from decentral.records import FileRecorder, Value
 from launch.compose import compose
-from launch.paths import JobFolder, unwritable
+from launch.paths import JobFolder
 
 
 def write_links(path: Path, report: Mapping[str, Any]) -> None:

@@ -13,21 +13,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgpack
 
 from decentral.checkpoint.plain import Decoder, Encoder
-from decentral.errors import CheckpointError, PreflightError
+from decentral.disk import replace_synced, unwritable
+from decentral.errors import CheckpointError
 
 MAGIC = b"\x93DCKPT\r\n"
 FORMAT_VERSION = 1
 DIGEST_BYTES = 32
+REMEDY = ", or remove the checkpoint table"
+"""What else may be done where a checkpoint cannot be written."""
 _LENGTHS = struct.Struct("<IQQ")
 
 
@@ -56,27 +57,17 @@ def write(path: Path, value: Any) -> Written:
     body = encoder.pack(value)
     table: bytes = msgpack.packb([array.nbytes for array in encoder.arrays])
     head = MAGIC + _LENGTHS.pack(FORMAT_VERSION, len(body), len(table))
+    arrays: list[memoryview] = [array.data.cast("B") for array in encoder.arrays if array.nbytes]
+    pieces: list[bytes | memoryview] = [head, body, table, *arrays]
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    nbytes = DIGEST_BYTES
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    for piece in pieces:
+        digest.update(piece)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            arrays: list[Any] = [array.data.cast("B") for array in encoder.arrays if array.nbytes]
-            for piece in (head, body, table, *arrays):
-                digest.update(piece)
-                file.write(piece)
-                nbytes += len(piece)
-            file.write(digest.digest())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        replace_synced(path, [*pieces, digest.digest()])
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error) from error
-    return Written(path.name, nbytes, digest.hexdigest())
+        raise unwritable(path, error, REMEDY) from error
+    return Written(path.name, sum(map(len, pieces)) + DIGEST_BYTES, digest.hexdigest())
 
 
 def read(path: Path, expected: Written | None = None) -> Any:
@@ -122,23 +113,6 @@ def checked(path: Path, expected: Written | None = None) -> bytes:
     if expected is not None and digest.hexdigest() != expected.digest:
         raise CheckpointError(f"{path}: is a file of another checkpoint: another checksum than its list says")
     return data
-
-
-def sync_folder(folder: Path) -> None:
-    """What was made or renamed in ``folder`` survives a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def unwritable(path: Path, error: OSError) -> PreflightError:
-    """The error for a checkpoint that cannot be written."""
-    return PreflightError(
-        f"cannot write the checkpoint {path}: {error.strerror}; free space, choose another folder with "
-        f"--out, or remove the checkpoint table"
-    )
 
 
 def _cut(data: memoryview, lengths: list[int]) -> Iterator[memoryview]:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from decentral.checkpoint.files import write
 from decentral.checkpoint.memory import Memory
+from decentral.checkpoint.words import Saved
 from decentral.clock import NS_PER_S
 from decentral.following import Listener
 from decentral.inline import InlineWire, Scheduler
@@ -16,11 +16,13 @@ from decentral.observer import Observer
 from decentral.records import Recorder
 from decentral.tasks.base import Scores
 from launch.build import Workload
-from launch.checkpoints import Checkpoint, Entry, commit, file_name, folder_of, log_of, numbers
+from launch.checkpoints import Checkpoint, Entry, commit, numbers
 from launch.due import Due
 from launch.emulator import Emulation
 from launch.executors.base import Job
+from launch.keeping import forget_old, last_whole
 from launch.paths import JobFolder
+from launch.saving import Saving
 
 
 @dataclass
@@ -101,12 +103,13 @@ class InlineCheckpoints:
         self.number += 1
         n = len(self._nodes)
         entries = []
-        for node, (memory, wire, _) in enumerate(self._nodes):
+        for node, (memory, wire, log) in enumerate(self._nodes):
             saved = memory.save(self._scheduler.pending(node))
             content = {"memory": saved, "wire": wire.state()}
-            entries.append(self._write(node, content, saved["state"]["journal"]["log_bytes"]))
-        entries.append(self._write(n, {"observer": self._observer.state()}, self._metrics.nbytes))
-        entries.append(self._write(n + 1, self._emulation.state(), 0))
+            entries.append(self._write(node, content, saved["state"]["journal"]["log_bytes"], log))
+        observer = {"observer": self._observer.state()}
+        entries.append(self._write(n, observer, self._metrics.nbytes, self._metrics))
+        entries.append(self._write(n + 1, self._emulation.state(), 0, None))
         commit(
             self.folder,
             self.number,
@@ -115,11 +118,12 @@ class InlineCheckpoints:
             rounds=self.due.least,
             nominal_ns=self._workload.composition.compute.nominal_ns,
         )
+        forget_old(self.folder, last_whole(self.folder))
 
-    def _write(self, member: int, content: Mapping[str, Any], log_bytes: int) -> Entry:
+    def _write(self, member: int, content: Mapping[str, Any], log_bytes: int, log: Recorder | None) -> Entry:
         n = len(self._nodes)
-        path = folder_of(self.folder, self.number) / file_name(member, n)
-        return Entry(member, *write(path, content), log_of(self.folder, member, n), log_bytes)
+        written = Saving(self.folder, member, n, None).write(self.number, content, log)
+        return Entry.of(self.folder, n, Saved(member, *written, log_bytes))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from decentral.disk import unwritable
 from decentral.errors import RunFailed
 from decentral.messages import RUN_ID_BYTES
 from launch.agreement import Difference, Sample, differences
@@ -14,7 +15,6 @@ from launch.compose import compose
 from launch.display import Display
 from launch.executors.base import Job
 from launch.executors.line import Line
-from launch.paths import unwritable
 from launch.placement import Placement
 
 

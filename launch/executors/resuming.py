@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from decentral.errors import PreflightError
-from launch.checkpoints import LIST, forget_old, numbers
+from launch.checkpoints import LIST, numbers
 from launch.collect import PIECE_BYTES
 from launch.due import Due
 from launch.executors.base import Job
 from launch.executors.line import Line
+from launch.keeping import forget_old, last_whole, make_sure
 from launch.paths import CHECKPOINTS
 from launch.placement import Placement
 
@@ -43,7 +44,7 @@ class Checkpoints:
         self._due = Due(job.arm.nodes, every=asked.every, every_s=asked.every_s, rounds=rounds)
         self._number = max(numbers(job.folder), default=0)
         self._making = True
-        self._least = 0
+        self._least = self._synced = 0
         self._ended = False
 
     def begin(self) -> None:
@@ -71,9 +72,20 @@ class Checkpoints:
         self._ended = True
 
     def saved(self, number: int) -> None:
-        """One has been made: what is too old is removed here as it is where it was made."""
+        """One has been made: what is too old is removed here as it is where it was made.
+
+        Raises:
+            PreflightError: what was sent of it cannot be kept.
+        """
         self._making = False
-        self._least = max(self._least, forget_old(self._job.folder))
+        folder = self._job.folder
+        kept = last_whole(folder)
+        if self._apart:  # members here have synced what they wrote; what was sent has been written here
+            for each in kept:
+                if each.number > self._synced:
+                    make_sure(folder, each)
+                    self._synced = each.number
+        self._least = max(self._least, forget_old(folder, kept))
 
     def forgotten(self, path: str) -> bool:
         """Whether a piece of a file belongs to a checkpoint that has been removed since."""

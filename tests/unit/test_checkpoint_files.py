@@ -155,6 +155,6 @@ def test_another_format_version_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_in_the_way_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "f").mkdir()
-    with pytest.raises(PreflightError, match=f"cannot write the checkpoint {tmp_path / 'f'}"):
+    with pytest.raises(PreflightError, match=f"cannot write {tmp_path / 'f'}"):
         write(tmp_path / "f", {})
     assert os.listdir(tmp_path) == ["f"]

@@ -10,7 +10,6 @@ import pytest
 from decentral.checkpoint.files import write
 from decentral.errors import CheckpointError, PreflightError
 from launch.checkpoints import (
-    KEPT,
     LIST,
     Entry,
     commit,
@@ -22,12 +21,13 @@ from launch.checkpoints import (
     numbers,
 )
 from launch.due import Due
+from launch.keeping import KEPT, forget_old, last_whole
 from launch.paths import JobFolder
 
 N = 2
 
 
-def make(folder: JobFolder, number: int, *, listed: bool = True) -> None:
+def make(folder: JobFolder, number: int, *, listed: bool = True, forget: bool = True) -> None:
     """A checkpoint of two nodes, the observer and the timekeeper."""
     entries = []
     for member in range(N + 2):
@@ -38,6 +38,8 @@ def make(folder: JobFolder, number: int, *, listed: bool = True) -> None:
         entries.append(Entry(member, *write(path, {"of": member}), log, 10 * member))
     if listed:
         commit(folder, number, entries, time_s=number / 2, rounds=number, nominal_ns=5)
+    if forget:
+        forget_old(folder, last_whole(folder))
 
 
 def test_the_newest_whole_one_counts(tmp_path: Path) -> None:
