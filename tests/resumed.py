@@ -18,7 +18,7 @@ from launch.executors.inline_checkpoints import InlineCheckpoints
 from launch.paths import JobFolder
 from tests.harness import SilentDisplay, events
 
-REAL = ("wall_s", "run", "pid", "start_unix_s", "cpu_s")
+REAL = ("wall_s", "run", "pid", "start_unix_s", "cpu_s", "core")
 """Fields of logs that tell of real time and processes."""
 
 
