@@ -284,13 +284,16 @@ class VirtualMedium(Stateful):
     def _payload(self, sender: int, sequence: int) -> Message | None:
         """The payload of a message that has arrived, once it is here; None if its sender took it along."""
         while (message := self._inbox.take(sender, sequence)) is None:
-            if self.losses.silent(sender):
+            what = f"the payload of message {sequence} of node {sender}"
+            silent = self.losses.silent(sender)  # what it sent may still lie here unread
+            if not self._next(what.__str__, block=not silent) and silent:
                 self.missed += 1
                 return None
-            self._next(lambda: f"the payload of message {sequence} of node {sender}")
         return message
 
-    def _next(self, what: Callable[[], str], *, patient: bool = False) -> None:
-        """Block until something was heard or, in the grace after a peer was lost, until that is over."""
+    def _next(self, what: Callable[[], str], *, block: bool = True, patient: bool = False) -> bool:
+        """Whether something was heard; blocks until then or until the grace of a lost peer is over."""
         within_s = self.losses.grace_s() if self.losses else None
-        self._take(self._wire.next(True, what, patient=patient, within_s=within_s))
+        heard = self._wire.next(block, what, patient=patient, within_s=within_s)
+        self._take(heard)
+        return heard is not None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -13,14 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decentral.losses import Losses
-from decentral.medium import Outgoing
-from decentral.messages import Message
 from decentral.mixing import Part, metropolis_hastings, weighted
 from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Gone, Put, Role, Served, Speech, Stop, Telling, Totals
-from decentral.virtual import VirtualMedium
-from decentral.wire import Heard
-from tests.emulated import account, forever, item, keep, message, network, until
+from decentral.speech import Answer, Gone, Put, Role, Served, Speech, Stop, Telling, Totals
+from tests.emulated import account, forever, item, keep, network, until
 
 PATIENCE = 1000
 NOTHING = Totals(0, 0, 0, 0)
@@ -285,7 +280,7 @@ def test_whoever_is_lost_whenever_nobody_waits_for_ever(n: int, seed: int) -> No
         assert counts["delivered"] == n * (n - 1) * rounds
 
 
-# What a node knows of losses, and payloads that ended with their sender
+# What a node knows of losses
 
 
 def test_losses_are_known_at_once_and_hold_from_their_time_on() -> None:
@@ -306,113 +301,6 @@ def test_losses_are_known_at_once_and_hold_from_their_time_on() -> None:
     assert losses.grace_s() == pytest.approx(1.5)
     now[0] = 4.0
     assert losses.grace_s() is None
-
-
-class Told:
-    """A wire that says what it is given, on a clock of its own that only waiting moves."""
-
-    meta_bytes = 0
-
-    def __init__(self, heard: list[Heard | float]) -> None:
-        self.refused: Counter[str] = Counter()
-        self.heard = heard
-        self.now_s = 0.0
-        self.pushed: list[Outgoing] = []
-        self.spoken: list[Speech] = []
-
-    def speak(self, speech: Speech) -> None:
-        self.spoken.append(speech)
-
-    def leave(self, node: int, at_ns: int, drop: bool) -> None:
-        raise AssertionError
-
-    def push(self, outgoing: Sequence[Outgoing]) -> None:
-        self.pushed += outgoing
-
-    def observe(self, message: Message) -> None:
-        raise AssertionError
-
-    def lost(self, peer: int) -> float:
-        return 2.0
-
-    def next(
-        self, block: bool, what: Callable[[], str], *, patient: bool = False, within_s: float | None = None
-    ) -> Heard | None:
-        """A number in ``heard`` is how long nothing comes."""
-        if not block or not self.heard:
-            assert not block, f"waits for ever for {what()}"
-            return None
-        if isinstance(silence := self.heard[0], float):
-            waited = silence if within_s is None else min(within_s, silence)
-            self.now_s += waited
-            self.heard[:1] = [silence - waited] if silence > waited else []
-            return None
-        return self.heard.pop(0)  # type: ignore[return-value]
-
-
-def medium_of(*heard: Heard | float, eager: bool = False) -> tuple[VirtualMedium, Told]:
-    wire = Told(list(heard))
-    medium = VirtualMedium(node=0, wire=wire, eager=eager)
-    medium.losses = Losses(clock=lambda: wire.now_s)
-    return medium, wire
-
-
-def answer(at_ns: int, arrived: list[tuple[int, int]], *, complete: bool = True, **told: Any) -> Answer:
-    return Answer(0, at_ns, complete, arrived, told.get("served", []), told.get("started", []), NOTHING)
-
-
-def numbered(sender: int, sequence: int) -> list[Message]:
-    return [message(sender, value=sequence)._replace(sequence=sequence)]
-
-
-def test_a_payload_that_ended_with_its_sender_is_missed_after_the_grace() -> None:
-    """Of the lost node 1 the second payload never comes; of node 2, which lives, it may take its time."""
-    medium, wire = medium_of(
-        answer(10, [(1, 0), (1, 1), (2, 0)]), numbered(1, 0), Gone(0, 1, 99), 60.0, numbered(2, 0)
-    )
-    got = medium.collect(0)
-    assert [(each.sender, each.sequence) for each in got] == [(1, 0), (2, 0)]
-    assert medium.missed == 1
-    assert wire.now_s >= 2.0
-    assert dict(medium.losses) == {1: 99}
-
-
-def test_a_payload_that_comes_within_the_grace_counts() -> None:
-    medium, _ = medium_of(answer(10, [(1, 0)]), Gone(0, 1, 99), 1.9, numbered(1, 0))
-    assert len(medium.collect(0)) == 1
-    assert medium.missed == 0
-
-
-def test_a_request_that_ended_with_its_requester_holds_nobody_up() -> None:
-    """Node 1 asked and ended; node 2 asked after it, and gets its answer though nothing else comes."""
-    request = [message(2, value=5.0)._replace(sequence=7)]
-    served = [Served(1, 3, -1, False), Served(2, 7, -2, False)]
-    medium, wire = medium_of(Gone(0, 1, 99), request, answer(10, [], served=served, started=[-1, -2]), 60.0)
-    medium.serve(lambda requester, message: message._replace(sender=0))  # type: ignore[union-attr]
-    medium.collect(0)
-    assert [(to, each.sequence) for to, each in wire.pushed] == [(2, -2)]
-    assert medium.missed == 1
-
-
-def test_nothing_is_pushed_to_a_lost_node() -> None:
-    for eager in (False, True):
-        medium, wire = medium_of(Gone(0, 1, 99), answer(10, []), answer(20, [], started=[0, 1]), eager=eager)
-        medium.collect(0)
-        medium.put([(1, message(0)), (2, message(0))], role=Role.KEEP)
-        medium.collect(0)
-        assert [to for to, _ in wire.pushed] == [2]
-
-
-def test_a_wait_that_was_interrupted_promises_nothing() -> None:
-    """After it the node may speak at once; after one that was only too long it rests."""
-    medium, _ = medium_of(answer(10, [], complete=False), answer(40, [], complete=False))
-    medium.wait(tag=ANY, count=1, until_ns=INFINITE_NS, then_ns=500, what=str)
-    assert medium.interrupted
-    medium.put([], role=Role.LATEST)
-    medium.wait(tag=ANY, count=1, until_ns=40, then_ns=500, what=str)
-    assert not medium.interrupted
-    with pytest.raises(Exception, match="must fill its queue before it collects"):
-        medium.put([], role=Role.LATEST)
 
 
 # Weights
