@@ -15,7 +15,7 @@ import numpy as np
 from decentral.arrays import FloatArray, IntArray
 from decentral.clock import NS_PER_S
 from decentral.errors import RunFailed, WireError
-from decentral.following import Schedule
+from decentral.following import Schedule, TimeIsUp
 from decentral.fragments import Fragmenter, Fragments, whole_model
 from decentral.live import LiveModel
 from decentral.medium import Medium, Outgoing
@@ -28,14 +28,6 @@ from decentral.speech import ANY, Role
 
 Rule: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
 """(live model, received model) -> the model to answer with; changes the live model in place."""
-
-
-class TimeIsUp(Exception):
-    """The run's time limit was reached inside a round, which therefore does not count. Not an error."""
-
-
-class RoundsAreOver(Exception):
-    """A node is resumed that had ended its rounds and was serving others. Not an error."""
 
 
 class Correspondent:
@@ -72,6 +64,7 @@ class Correspondent:
         self._synchronous = synchronous
         self._round = 0
         self._wait_ns = 0
+        self._heard_out: frozenset[int] = frozenset()
         self._maps: Fragments | ResampledFragments = whole_model(self.d)
         self._rule: Rule | None = None
         self._pong: Callable[[], Message] | None = None
@@ -150,13 +143,14 @@ class Correspondent:
         self.outqueue.put(outgoing, role=Role.KEEP)
         wanted = Counter(expected)
         while True:
-            wanted = self.inqueue.due(t, wanted, self.lost)
+            wanted = self.inqueue.due(t, wanted, self._given_up())
             missing_now = max(0, wanted.total() - self.inqueue.arrived(t))
             until_ns = self._schedule.limit_ns if missing_now else self._now()
             self._wait(t, missing_now, until_ns, partial(self._missing_text, t, wanted))
             if not self._medium.interrupted:
                 break
-        wanted = self.inqueue.due(t, wanted, self._medium.losses)  # what arrived, but without its content
+        if self._now() < self._schedule.limit_ns:  # what is missing has arrived, but without its content
+            wanted = self.inqueue.due(t, wanted, self._medium.losses)
         if self.inqueue.arrived(t) < (number := wanted.total()) or self._now() > self._schedule.limit_ns:
             raise TimeIsUp
         missing = self.inqueue.missing(t, wanted)
@@ -244,6 +238,13 @@ class Correspondent:
         then_ns = self._then_ns() if then_ns is None else then_ns
         self._accept(self._medium.wait(tag=tag, count=count, until_ns=until_ns, then_ns=then_ns, what=what))
         self._wait_ns += self._now() - before_ns
+
+    def _given_up(self) -> frozenset[int]:
+        """``lost``, once all that has arrived of them is here: who waits must not be told of it later."""
+        while (lost := self.lost) != self._heard_out:
+            self._accept(self._medium.collect(0))
+            self._heard_out = lost
+        return lost
 
     def _accept(self, messages: Iterable[Message]) -> None:
         for message in messages:

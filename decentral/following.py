@@ -11,6 +11,14 @@ from decentral.records import Value
 from decentral.tasks.base import Scores
 
 
+class TimeIsUp(Exception):
+    """The run's time limit was reached inside a round, which therefore does not count. Not an error."""
+
+
+class RoundsAreOver(Exception):
+    """A node is resumed that had ended its rounds and was serving others. Not an error."""
+
+
 class Evaluation(Protocol):
     """Scores a model at an evaluation point, off the clock."""
 

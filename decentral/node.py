@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Protocol
 
 from decentral.arrays import FloatArray
 from decentral.checkpoint.memory import Memory
-from decentral.correspondent import RoundsAreOver, TimeIsUp
 from decentral.errors import RunFailed
-from decentral.following import Schedule
+from decentral.following import RoundsAreOver, Schedule, TimeIsUp
 from decentral.journal import Journal
 from decentral.medium import Medium
 from decentral.network.model import INFINITE_NS
