@@ -86,8 +86,8 @@ class Leader:
         return self.thaw()
 
     def freeze(self) -> Orders:
-        """Every node has told something that is not answered: let all stand still, once."""
-        if self._phase is not Phase.ASKED:
+        """Every node has told something that is not answered: let all stand still, once all are present."""
+        if self._phase is not Phase.ASKED or self._absent:  # an order to who is absent would be dropped
             return []
         self._phase = Phase.FREEZING
         self._frozen, self.saved = {}, {}

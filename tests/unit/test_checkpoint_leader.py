@@ -64,18 +64,40 @@ def test_one_checkpoint() -> None:
 
 def test_who_is_lost_ends_it() -> None:
     leader = Leader([0, 1, 2])
-    leader.hear(Present(0))
+    for member in range(3):
+        leader.hear(Present(member))
     leader.ask(1, 0)
     leader.freeze()
     assert leader.lose(1) == [(0, Thaw(1)), (2, Thaw(1))]
     leader.ask(2, 0)
     assert not leader.holds, "a checkpoint would lack a node"
+
+
+def test_nobody_is_told_to_stand_still_before_all_can_hear_it() -> None:
+    """The observer, say, is slower than all nodes: what it is told before it is present never reaches it."""
+    leader = Leader([0, 1, 2])
+    leader.hear(Present(0))
+    leader.ask(1, 0)
+    leader.hear(Present(1))
+    assert leader.freeze() == []
+    assert leader.holds
+    assert not leader.freezing
     leader.hear(Present(2))
+    assert leader.freeze() == [(member, Freeze(1)) for member in range(3)]
+
+
+def test_who_is_lost_before_it_was_present_is_waited_for_no_longer() -> None:
+    leader = Leader([0, 1])
+    leader.hear(Present(0))
+    leader.ask(1, 0)
+    assert leader.lose(1) == [], "nobody stands still"
     assert leader.all_present
+    assert not leader.holds
 
 
 def test_a_second_request_waits_for_nobody() -> None:
     leader = Leader([0])
+    leader.hear(Present(0))
     leader.ask(1, 0)
     leader.ask(2, 0)
     assert leader.number == 1
