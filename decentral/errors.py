@@ -75,6 +75,14 @@ class Deadlock(RunFailed):
 class StalledError(RunFailed):
     """A node waited longer than the liveness timeout; the message says for whom and which round."""
 
+    @classmethod
+    def after(cls, timeout_s: float, node: int, what: str) -> StalledError:
+        """``node`` heard nothing for ``timeout_s`` while it waited for ``what``."""
+        return cls(
+            f"node {node} heard nothing for {timeout_s:g} s while it waited for {what}; look for a slow or "
+            f"stopped node, or raise run.liveness_timeout_s"
+        )
+
 
 class Interrupted(DecentralError):
     """The user ended the run; what was measured so far is kept."""

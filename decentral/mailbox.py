@@ -127,10 +127,7 @@ class Mailbox:
             return None
         left_s = max(self._heard_s, start_s) + self._timeout_s - now_s
         if left_s <= 0:
-            raise StalledError(
-                f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for {what()}; "
-                f"look for a slow or stopped node, or raise run.liveness_timeout_s"
-            )
+            raise StalledError.after(self._timeout_s, self._node, what())
         return left_s
 
     def _take_in(self, message: Message, now_ns: int) -> None:

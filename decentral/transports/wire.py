@@ -18,7 +18,7 @@ from decentral.checkpoint import words
 from decentral.errors import Deadlock, StalledError, WireError
 from decentral.medium import Outgoing
 from decentral.messages import Message
-from decentral.speech import Speech
+from decentral.speech import Speech, Telling
 from decentral.transports.addresses import Book
 from decentral.transports.base import grouped
 from decentral.transports.control import decode_telling, encode_leave, encode_speech, encode_word, split_word
@@ -157,7 +157,7 @@ class ZmqWire:
                 if not isinstance(word, words.Freeze | words.Save | words.Thaw):
                     return word
                 if isinstance(word, words.Freeze):
-                    self._stand_still()
+                    self._stand_still(patient=patient)
             payloads = self._pending.popleft() if self._pending else self._transport.receive_now()
             if payloads is not None:
                 return payloads
@@ -177,20 +177,21 @@ class ZmqWire:
         soon = wait_s < timeout_s
         ready = self._poller.poll(None if wait_s == inf else ceil(wait_s * 1000))
         if not ready and not soon:
-            raise StalledError(
-                f"node {self._node} heard nothing for {self._timeout_s:g} s while it waited for "
-                f"{what()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
-            )
+            raise StalledError.after(self._timeout_s, self._node, what())
         return bool(ready)
 
-    def _stand_still(self) -> None:
+    def _stand_still(self, *, patient: bool) -> None:
         """Until a checkpoint is made, or given up; what comes meanwhile is heard afterwards.
 
-        It may take as long as others train, and a member that ends meanwhile is the supervisor's to notice.
+        Others stand still once they have trained, for which who is ``patient`` waits however long it takes;
+        then they save themselves.
+
+        Raises:
+            StalledError: the timekeeper told nothing for the liveness timeout.
         """
         frozen = words.Frozen(self._node, self._transport.numbers.sent)
         self._control.send_multipart(split_word(encode_word(frozen)))
-        word = decode_telling(self._node, self._control.recv())
+        word = self._ordered("all others to stand still for a checkpoint", patient=patient)
         if isinstance(word, words.Save):
             while not self._transport.numbers.has(word.expected):
                 payloads = self._transport.receive_now()
@@ -204,6 +205,12 @@ class ZmqWire:
                 assert self._save is not None, "a checkpoint of a member that cannot make any"
                 saved = self._save(word, tuple(self._pending))
                 self._control.send_multipart(split_word(encode_word(saved)))
-            word = decode_telling(self._node, self._control.recv())
+            word = self._ordered("a checkpoint that others make", patient=False)
         if not isinstance(word, words.Thaw):
             raise WireError("unexpected", f"node {self._node} stands still and was told {word!r}")
+
+    def _ordered(self, what: str, *, patient: bool) -> Telling | words.Order:
+        """What the timekeeper tells next; payloads stay where they are."""
+        if not self._control.poll(None if patient else ceil(self._timeout_s * 1000)):
+            raise StalledError.after(self._timeout_s, self._node, what)
+        return decode_telling(self._node, self._control.recv())

@@ -209,10 +209,7 @@ class ZmqTransport:
             try:
                 first = self.inbox.recv(copy=False)
             except zmq.Again as error:
-                raise StalledError(
-                    f"node {self._node} heard nothing for {self._timeout_ms / 1000:g} s while it waited for "
-                    f"{waiting_for()}; look for a slow or stopped node, or raise run.liveness_timeout_s"
-                ) from error
+                raise StalledError.after(self._timeout_ms / 1000, self._node, waiting_for()) from error
             messages = self._take(first)
             if messages is not None:
                 return messages
