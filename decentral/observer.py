@@ -64,6 +64,7 @@ class Observer(Stateful):
         self._by_node: list[list[Message]] = [[] for _ in range(n)]
         self._finals: dict[int, Message] = {}
         self._living = set(range(n))
+        self._until_ns: dict[int, int] = {}
         self._point = 0
         self._scored: list[tuple[int, int]] = []
         self.complete = False
@@ -81,13 +82,16 @@ class Observer(Stateful):
             self._by_node[message.sender].append(message)
         self._score()
 
-    def lose(self, node: int) -> None:
-        """``node`` has ended: what it has shown of its rounds counts, and nothing more is waited for.
+    def lose(self, node: int, at_ns: int) -> None:
+        """``node`` has ended at ``at_ns``: what it has shown counts, and nothing more is waited for.
 
-        On the time grid it counts until it is lost. One whose final model is here counts to the end.
+        On the time grid it counts while it lived, as far as what it has shown says which model it had: up to
+        its last snapshot. One whose final model is here counts to the end.
         """
         if node not in self._finals and node in self._living:
             self._living.discard(node)
+            last_ns = max((snapshot.time_ns for snapshot in self._by_node[node]), default=-1)
+            self._until_ns[node] = min(at_ns, last_ns)
             self._score()
 
     def _score(self) -> None:
@@ -113,7 +117,10 @@ class Observer(Stateful):
             for node, snapshots in by_node:
                 if node not in self._finals and (not snapshots or snapshots[-1].time_ns <= at_ns):
                     return
-            current = {node: _last(snapshots, at_ns) for node, snapshots in by_node}
+            counts = self._living.union(
+                node for node, until_ns in self._until_ns.items() if at_ns <= until_ns
+            )
+            current = {node: _last(self._by_node[node], at_ns) for node in sorted(counts)}
             versions = [(message.round, message.time_ns) for message in current.values()]
             if versions != self._scored:
                 self._scored = versions

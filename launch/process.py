@@ -194,17 +194,17 @@ def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> No
 
 def _watch(observer: Observer, wire: ZmqWire) -> None:
     """The next snapshots, or the loss of nodes, of which what they have shown before is taken in first."""
-    lost: list[int] = []
+    lost: list[Gone] = []
     heard = wire.next(True, _what_it_waits_for, patient=True)
     while heard is not None:
         if isinstance(heard, Gone):
-            lost.append(heard.peer)
+            lost.append(heard)
         else:
             assert isinstance(heard, list), "the timekeeper tells the observer nothing of time"
             _show(observer, heard)
         heard = wire.next(False, _what_it_waits_for) if lost else None
-    for node in lost:
-        observer.lose(node)
+    for gone in lost:
+        observer.lose(gone.peer, gone.at_ns)
 
 
 def _show(observer: Observer, snapshots: Sequence[Message]) -> None:

@@ -119,7 +119,7 @@ class InlineRun:
 
         def lose(node: int, error: Exception, at_ns: int) -> None:
             self._lose(node, error, at_ns)
-            observer.lose(node)
+            observer.lose(node, at_ns)
 
         scheduler = Scheduler(
             emulation.timekeeper,

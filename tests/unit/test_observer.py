@@ -254,7 +254,7 @@ def test_rounds_without_a_lost_node() -> None:
         made.add(snapshot(node, 0, [float(node)]))
     made.add(snapshot(2, 5, [9.0]))
     made.add(snapshot(0, 5, [3.0]))
-    made.lose(2)
+    made.lose(2, 0)
     assert len(recorder.events) == 1
     made.add(snapshot(1, 5, [6.0]))
     made.add(snapshot(0, 10, [4.0]))
@@ -276,7 +276,7 @@ def test_a_loss_completes_what_waited_for_the_lost_node_alone() -> None:
     made, _, recorder = observer(2)
     made.add(snapshot(0, 0, [1.0]))
     made.add(snapshot(0, 1, [2.0], Kind.FINAL))
-    made.lose(1)
+    made.lose(1, 0)
     assert made.complete
     assert [(event["round"], event["models"]) for event in recorder.events] == [(0, 1), (1, 1)]
 
@@ -284,7 +284,7 @@ def test_a_loss_completes_what_waited_for_the_lost_node_alone() -> None:
 def test_a_node_that_is_lost_after_its_final_model_counts() -> None:
     made, _, recorder = observer(2)
     made.add(snapshot(1, 1, [4.0], Kind.FINAL))
-    made.lose(1)
+    made.lose(1, 0)
     assert not made.complete
     made.add(snapshot(0, 1, [2.0], Kind.FINAL))
     assert made.complete
@@ -292,21 +292,43 @@ def test_a_node_that_is_lost_after_its_final_model_counts() -> None:
 
 
 def test_the_grid_goes_on_without_a_lost_node() -> None:
+    """It counts at the instants that it has passed, also where the others were not there yet."""
     made, _, recorder = observer(2, GRID)
     for node in range(2):
         made.add(seconds(node, 0, 0.0, float(node)))
         made.add(seconds(node, 5, 1.0, 10.0 + node))
     made.add(seconds(0, 10, 2.0, 30.0))
-    made.lose(1)
-    made.lose(1)
+    for at_ns in (1_700_000_000, 0):
+        made.lose(1, at_ns)
     made.add(seconds(0, 12, 2.5, 40.0, Kind.FINAL))
     assert made.complete
     assert [(event["time_s"], event["models"]) for event in recorder.events] == [
         (0.0, 2),
-        (1.0, 1),
+        (1.0, 2),
         (2.0, 1),
         (2.5, 1),
     ]
+
+
+@given(st.integers(0, 1 << 30))
+def test_a_lost_node_counts_while_it_lived(seed: int) -> None:
+    """Whenever the observer hears of the loss: at every instant that it is known to have passed."""
+    chance = random.Random(seed)
+    last = chance.randint(-1, 8)
+    lost_ns = round((last + chance.uniform(1.0, 3.0)) * 1e9)
+    made, _, recorder = observer(3, GRID)
+    shown = [[seconds(node, 5 * t, float(t), 1.0 + t) for t in range(9)] for node in range(2)]
+    shown.append([seconds(2, 5 * t, float(t), 1.0 + t) for t in range(last + 1)])
+    while any(shown):
+        queue = chance.choice([each for each in shown if each])
+        made.add(queue.pop(0))
+        if not shown[2] and chance.random() < 0.3:
+            made.lose(2, lost_ns)
+    made.lose(2, lost_ns)
+    for node in range(2):
+        made.add(seconds(node, 45, 9.0, 1.0, Kind.FINAL))
+    models = {event["time_s"]: event["models"] for event in recorder.events if not event["final"]}
+    assert models == {float(t): 3 if t <= last else 2 for t in range(10)}
 
 
 def test_only_what_can_still_count_is_kept() -> None:
