@@ -179,8 +179,9 @@ class Node(Trainee):
         """What the algorithm carries from round to round besides the model, with its first values.
 
         Call it before ``rounds``. The attributes of what it returns are part of a checkpoint: arrays,
-        messages, numbers, and lists, tuples and dicts of them. In a run that is resumed they are what they
-        were at the beginning of the round in which the node goes on. Messages are never changed in place.
+        messages, plain numbers, and lists, tuples, sets and dicts of them; a run with checkpoints refuses
+        other classes. In a run that is resumed they are what they were at the beginning of the round in which
+        the node goes on. Messages are never changed in place.
         """
         vars(self._kept).update(first if self._memory is None else self._memory.kept(first))
         return self._kept

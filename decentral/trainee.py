@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from decentral.arrays import FloatArray
-from decentral.checkpoint.state import snapshot
+from decentral.checkpoint.state import keepsake
 from decentral.correspondent import Correspondent
 from decentral.following import Schedule
 from decentral.fragments import Fragments
@@ -98,14 +98,18 @@ class Trainee(Correspondent):
         self._model.changed()
 
     def state(self) -> dict[str, Any]:
-        """A copy of what a checkpoint keeps of this node between two rounds, or while it lingers."""
+        """A copy of what a checkpoint keeps of this node between two rounds, or while it lingers.
+
+        Raises:
+            CheckpointError: a checkpoint cannot give back what the algorithm keeps.
+        """
         assert isinstance(self._learner, Resumable), "launch.build refuses other learners"
         return {
             "round": self._round,
             "x": self.x.copy(),
             "learner": self._learner.state(),
             "train_loss": self._train_loss,
-            "kept": snapshot(vars(self._kept)),
+            "kept": keepsake(vars(self._kept)),
             "inqueue": self.inqueue.state(),
             "traffic": astuple(self.traffic),
             "asked": self._asked,

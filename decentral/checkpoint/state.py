@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,11 @@ class Stateful:
     GIVEN: ClassVar[str] = ""
 
     def state(self) -> dict[str, Any]:
-        """A copy of the state, which later changes of this object do not reach."""
+        """A copy of the state, as ``snapshot`` makes it.
+
+        Later changes of this object do not reach it, but for those inside objects of other classes
+        (``decentral.standing.Standing``), which are shared: write such a state before this object goes on.
+        """
         given = self.GIVEN.split()
         return {name: snapshot(value) for name, value in vars(self).items() if name not in given}
 
@@ -45,16 +49,52 @@ class Stateful:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy of containers and arrays, however deep; what is not changed in place is shared."""
+    """A copy of containers and arrays, however deep; all else, as messages are, is shared."""
     if isinstance(value, Stateful):
         return value.state()
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict):
         return {key: snapshot(each) for key, each in value.items()}
-    if type(value) in (list, deque):
+    if type(value) in (list, tuple, deque):
         return type(value)(map(snapshot, value))
     return value.copy() if isinstance(value, set) else value
+
+
+def keepsake(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of what an algorithm keeps under its names, as ``snapshot`` makes it.
+
+    Raises:
+        CheckpointError: a resumed run would find something else there; says under which name.
+    """
+    for name, value in values.items():
+        for part in _parts(value):
+            if _comes_back_otherwise(part):
+                raise CheckpointError(
+                    f"an algorithm keeps {name} = {value!r}: a checkpoint would not give back its "
+                    f"{type(part).__name__} as it is; keep plain numbers, texts, arrays, messages, and "
+                    f"lists, tuples, sets, dicts or deques (without maxlen) of them"
+                )
+    return {name: snapshot(value) for name, value in values.items()}
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """``value`` and all that is in it."""
+    yield value
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _parts(key)
+            yield from _parts(each)
+    elif isinstance(value, list | tuple | deque | set):
+        for each in value:
+            yield from _parts(each)
+
+
+def _comes_back_otherwise(part: Any) -> bool:
+    """Whether a file would change its class (``decentral.checkpoint.plain``) or its bound."""
+    if isinstance(part, dict):
+        return type(part) is not dict
+    return isinstance(part, np.generic) or (isinstance(part, deque) and part.maxlen is not None)
 
 
 def _filled(current: Any, value: Any) -> Any:

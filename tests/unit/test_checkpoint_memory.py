@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from decentral.checkpoint.memory import Memory
-from decentral.checkpoint.state import Stateful, snapshot
+from decentral.checkpoint.state import Stateful, keepsake, snapshot
 from decentral.errors import CheckpointError, RunFailed
 from decentral.medium import Outgoing
 from decentral.messages import Message
@@ -239,3 +239,28 @@ def test_a_state_of_another_version_is_refused() -> None:
     state["heard"] = []
     with pytest.raises(CheckpointError, match="Pile differs from this version's in heard, seen"):
         Pile("new").restore(state)
+
+
+def test_what_an_algorithm_keeps_is_copied_however_deep() -> None:
+    """Rounds go on with it after a checkpoint has taken note of it, and change it in place."""
+    arrays = [np.zeros(2) for _ in range(4)]
+    sent = message(0)
+    kept = {"pair": (arrays[0], (1, [arrays[1]])), "table": {3: (arrays[2],)}, "last": deque([(arrays[3],)])}
+    copy = keepsake({**kept, "sent": (sent, None)})
+    for array in arrays:
+        array[:] = 1
+    (first, (one, [second])), table, last = copy["pair"], copy["table"], copy["last"]
+    assert one == 1
+    assert [each.tolist() for each in (first, second, table[3][0], last[0][0])] == [[0, 0]] * 4
+    assert copy["sent"][0] is sent, "never changed in place"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Counter("a"), defaultdict(int), OrderedDict(), np.float32(0.5), np.int64(2), deque([1], maxlen=3)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_come_back_as_something_else_is_refused_by_name(value: Any) -> None:
+    for kept in (value, [value], (1, {"a": value}), {"a": ({"b": [value]},)}):
+        with pytest.raises(CheckpointError, match=f"keeps counts = .*its {type(value).__name__} as it is"):
+            keepsake({"age": 1, "counts": kept})
