@@ -27,6 +27,7 @@ from zmq.utils import z85
 
 from decentral.transports.connections import Connection, Stage
 from decentral.transports.handshakes import Handshakes
+from decentral.transports.refusals import Refusals
 
 ZAP_DOMAIN = b"decentral"
 MAX_LINES = 10
@@ -78,9 +79,8 @@ class Guard:
         self._who = who
         self._tell = tell
         self._owners: Mapping[bytes, int] | None = None
-        self._refused: Counter[str] = Counter()
+        self._refused = Refusals()
         self._said: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._handshakes = Handshakes()
         self._peers: dict[int, str] = {}
         self._pending: dict[int, Connection] = {}
@@ -106,8 +106,7 @@ class Guard:
     @property
     def refused(self) -> Counter[str]:
         """A copy of the counts: ``unauthenticated`` (no or a wrong handshake), ``key`` (not in the book)."""
-        with self._lock:
-            return Counter(self._refused)
+        return self._refused.counts()
 
     def admit(self, owners: Mapping[bytes, int]) -> None:
         """Answer from now on: whose key (z85) is known enters as its owner, whoever asked before included."""
@@ -175,7 +174,7 @@ class Guard:
             self._handshakes.succeed()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._handshakes.refuse()
-            self._count("key")
+            self._refused.count("key")
         elif event & _FAILED:
             self._handshakes.fail()
         else:
@@ -192,7 +191,7 @@ class Guard:
         self._ended.discard(descriptor)
         # A member that comes long before the book is closed by libzmq and comes again.
         if self._handshakes.close(descriptor) and not early:
-            self._count("unauthenticated")
+            self._refused.count("unauthenticated")
             self._say("unauthenticated", f"{peer}, which did not authenticate itself")
 
     def _patience_ms(self) -> int | None:
@@ -232,10 +231,6 @@ class Guard:
     def _end(self, descriptor: int) -> None:
         if self._pending.pop(descriptor).end():
             self._ended.add(descriptor)
-
-    def _count(self, reason: str) -> None:
-        with self._lock:
-            self._refused[reason] += 1
 
     def _say(self, reason: str, who: str) -> None:
         self._said[reason] += 1

@@ -42,6 +42,7 @@ from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.base import Batch
 from decentral.transports.curve import Limits, TcpSide, owner
 from decentral.transports.numbers import BatchNumbers
+from decentral.transports.refusals import Refusals
 
 MAX_CONNECTIONS = 512
 """Open outgoing connections per node; the least recently used is closed (after sending) beyond that."""
@@ -50,7 +51,8 @@ SHARED_BYTES = 131_072
 FOR_NODES = frozenset(Kind) - {Kind.SNAPSHOT, Kind.FINAL}
 FOR_OBSERVER = frozenset({Kind.SNAPSHOT, Kind.FINAL})
 QUEUED_BYTES = 16 << 20
-"""What one peer on another host may have waiting here unread, at most (but always ``_LEAST_QUEUED``)."""
+"""What one peer on another host may have waiting here unread, at most, of well-formed batches (but always
+``_LEAST_QUEUED`` of them)."""
 _LEAST_QUEUED, _MOST_QUEUED = 8, 1000
 _IPC_PATH_LIMIT = 107
 
@@ -143,7 +145,7 @@ class ZmqTransport:
         self._peers: OrderedDict[int, zmq.Socket[bytes]] = OrderedDict()
         self.numbers = BatchNumbers()
         """Of what was sent and received so far."""
-        self._refused: Counter[str] = Counter()
+        self._refused = Refusals()
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -152,8 +154,8 @@ class ZmqTransport:
 
     @property
     def refused(self) -> Counter[str]:
-        """What was refused so far, by reason: frames, and connections from other hosts."""
-        return self._refused if self._tcp is None else self._refused + self._tcp.refused
+        """What was refused so far, by reason: frames, and connections from other hosts. For any thread."""
+        return self._refused.counts() + (Counter() if self._tcp is None else self._tcp.refused)
 
     def connect(self, book: Book) -> None:
         """Learn where members on other hosts are and let them in; once, before the first ``send``.
@@ -252,7 +254,7 @@ class ZmqTransport:
             self.numbers.take(header.sender, header.batch)
             return messages
         except WireError as refusal:
-            self._refused[refusal.reason] += 1
+            self._refused.count(refusal.reason)
             while frame.more:
                 frame = self.inbox.recv(copy=False)
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -304,3 +305,21 @@ def test_sending_starts_no_python_thread(make: Make) -> None:
     sender.send([(1, [message(0, size=1 << 20)])])
     receiver.receive(words)
     assert threading.active_count() == before
+
+
+def test_what_is_refused_is_read_while_it_is_counted(make: Make) -> None:
+    """Under the wall clock one thread receives, and another logs; a reason may be new at any time."""
+    transport = make(0)
+    reasons = [f"reason {number}" for number in range(20_000)]
+    switch_s = sys.getswitchinterval()
+    counting = threading.Thread(target=lambda: [transport._refused.count(each) for each in reasons])
+    sys.setswitchinterval(1e-6)
+    try:
+        counting.start()
+        while counting.is_alive():
+            refused = transport.refused + Counter({"a connection": 1})
+            assert set(refused.values()) == {1}
+        counting.join()
+    finally:
+        sys.setswitchinterval(switch_s)
+    assert transport.refused == Counter(reasons)
