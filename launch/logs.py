@@ -86,7 +86,7 @@ def _nodes_to_come(seen: Seen) -> int:
 
 def _hosts_to_come(seen: Seen) -> set[str]:
     """Hosts of a run that lives, which may not have printed anything in this job yet."""
-    return {str(host["host"]) for host in seen.manifest.get("hosts", [])} if seen.lives else set()
+    return {str(host["host"]) for host in seen.hosts} if seen.lives else set()
 
 
 def tail(path: Path, count: int) -> tuple[list[str], int]:

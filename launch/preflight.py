@@ -104,24 +104,37 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
     Raises:
         ConfigError: what hosts list does not fit an arm.
     """
-    cores = {name: known["cores"] for name, known in facts.items() if "cores" in known}
-    problems: list[str] = []
-    for arm in settled(experiment).arms:
-        demand = Demand.of(arm, experiment.seeds[0])
-        placement = place_arm(arm, experiment.seeds[0], hosts, cores)
-        for host in hosts.hosts:
-            if placement.members_on(host.name):
-                nodes, known = len(placement.nodes_on(host.name)), facts.get(host.name, {})
-                lacking = _lacking(demand, nodes, len(experiment.seeds), known)
-                problems += [f"host {host.name}: {text}" for text in lacking]
-            # Now that cores are known, more members may be here than the hosts file alone made expect.
-            ports, sockets = host.port_range, placement.tcp_sockets(host.name)
-            if ports is not None and ports[1] - ports[0] + 1 < sockets:
-                problems.append(
-                    f"host {host.name}: {sockets} processes need a port each and ports = {host.ports} are "
-                    f"fewer; set a longer range"
-                )
+    first, runs = experiment.seeds[0], len(experiment.seeds)
+    arms = settled(experiment).arms
+    problems = [
+        problem for arm in arms for problem in _misfits(Demand.of(arm, first), first, runs, hosts, facts)
+    ]
     return [*dict.fromkeys(problems), *_disagreements(facts), *_unreachable(facts)]
+
+
+def check_job(arm: Arm, seed: int, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
+    """As ``check_facts``, of one arm with one seed."""
+    demand = Demand.of(arm, seed)
+    return [*_misfits(demand, seed, 1, hosts, facts), *_disagreements(facts), *_unreachable(facts)]
+
+
+def _misfits(demand: Demand, seed: int, runs: int, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
+    """Why ``runs`` runs of an arm, placed as under ``seed``, do not fit ``hosts``."""
+    cores = {name: known["cores"] for name, known in facts.items() if "cores" in known}
+    placement = place_arm(demand.arm, seed, hosts, cores)
+    problems: list[str] = []
+    for host in hosts.hosts:
+        if placement.members_on(host.name):
+            nodes, known = len(placement.nodes_on(host.name)), facts.get(host.name, {})
+            problems += [f"host {host.name}: {text}" for text in _lacking(demand, nodes, runs, known)]
+        # Now that cores are known, more members may be here than the hosts file alone made expect.
+        ports, sockets = host.port_range, placement.tcp_sockets(host.name)
+        if ports is not None and ports[1] - ports[0] + 1 < sockets:
+            problems.append(
+                f"host {host.name}: {sockets} processes need a port each and ports = {host.ports} are "
+                f"fewer; set a longer range"
+            )
+    return problems
 
 
 def _lacking(demand: Demand, nodes: int, runs: int, known: Facts) -> list[str]:

@@ -44,6 +44,12 @@ class Seen:
         return self.folder.name
 
     @property
+    def hosts(self) -> list[dict[str, Any]]:
+        """What the manifest says of the hosts that the run has now, or had last."""
+        sessions = self.manifest.get("resumed") or [self.manifest]
+        return list(sessions[-1].get("hosts", []))
+
+    @property
     def lives(self) -> bool:
         """As far as can be known from here."""
         if self.life == "elsewhere":

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from launch.progress import duration
+from launch.protocol import SILENCE_S
 from launch.runs import Seen
 
 SILENT_S = 5.0
@@ -57,7 +58,7 @@ def _life(seen: Seen) -> str:
             since = f"running since {manifest.get('started_utc')}"
             return since if state == "running" else f"{state}, its report is being written"
         case "stopped":
-            return f"its launcher is stopped (SIGSTOP or Ctrl-Z); kill -CONT {_pid(seen)} goes on"
+            return f"its launcher is stopped (SIGSTOP or Ctrl-Z); {_after_a_stop(seen)}"
         case "ended":
             why = f": {cause}" if cause else ""
             return f"{state} at {manifest.get('ended_utc')} with exit code {manifest.get('exit_code')}{why}"
@@ -66,6 +67,17 @@ def _life(seen: Seen) -> str:
             quiet = f"no sign of life; host {host} can tell whether its launcher (pid {_pid(seen)}) lives"
             return f"running on host {host}" if seen.lives else quiet
     return f"its launcher (pid {_pid(seen)}) is gone; decentral resume {seen.name} goes on"
+
+
+def _after_a_stop(seen: Seen) -> str:
+    """Hosts elsewhere hear nothing of a launcher that is stopped, and cannot know that it is not dead."""
+    if not any(host.get("remote") for host in seen.hosts):
+        return f"kill -CONT {_pid(seen)} goes on"
+    return (
+        f"its other hosts give it up after {SILENCE_S:g} s without a sign of life; then "
+        f"kill -CONT {_pid(seen)} lets it end, and "
+        f"decentral run --resume {seen.name} with the same --hosts goes on"
+    )
 
 
 def _pid(seen: Seen) -> str:

@@ -14,9 +14,10 @@ from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.line import END_S, Line, Pulse
 from launch.executors.loop import JobLoop
 from launch.executors.starters import Starter
-from launch.hosts import Hosts
+from launch.hosts import Host, Hosts
 from launch.placement import Placement, ranges
 from launch.placing import place_arm
+from launch.preflight import check_job
 from launch.supervisor import Supervisor
 from launch.wall import gather
 
@@ -34,8 +35,9 @@ class Fleet:
     """
 
     def __init__(self, hosts: Hosts, starter: Starter, tell: Callable[[str], None] = lambda _: None) -> None:
-        self._all = hosts
-        self._hosts = hosts.hosts
+        self._hosts = hosts
+        self._lost: tuple[Host, ...] = ()  # to be dropped, if another job comes
+        self._dropped = False
         self._starter = starter
         self._tell = tell
         self._lines: dict[str, Line] = {}
@@ -50,13 +52,15 @@ class Fleet:
         """
         if self._lines:
             return
-        self._starter.prepare(self._hosts, self._tell)
-        for host in self._hosts:
+        self._starter.prepare(self._hosts.hosts, self._tell)
+        for host in self._hosts.hosts:
             self._lines[host.name] = Line(host, self._starter)
         self._pulse = Pulse(self._lines.values())
 
     def meet(self, interruption: Interruption | None = None) -> Mapping[str, dict[str, Any]]:
-        """Wait until every agent has said hello; what it told of its host, by host (``launch.facts``).
+        """Wait until every agent has said hello; what is known of its host, by host.
+
+        That is what it told (``launch.facts``), and ``remote``: the host can be lost without its agent.
 
         Raises:
             PreflightError: some agents could not be started or did not answer in time; names them and why.
@@ -68,30 +72,37 @@ class Fleet:
             if problems:
                 raise PreflightError("\n".join(problems))
             self._met = True
-        return {name: line.facts for name, line in self._lines.items()}
+        return {name: {**line.facts, "remote": line.remote} for name, line in self._lines.items()}
 
     def run(self, job: Job, display: Display, interruption: Interruption) -> Outcome:
-        """Run ``job`` on one process per node."""
+        """Run ``job`` on one process per node, without hosts that an earlier job lost and went on without."""
         n, wall = job.arm.nodes, job.arm.run.clock == "wall"
         try:
-            cores = {name: known["cores"] for name, known in self.meet(interruption).items()}
-            placement = place_arm(job.arm, job.seed, self._all, cores)
+            self._drop_lost(job, display)
+            known = self.meet(interruption)
+            if self._dropped and (problems := check_job(job.arm, job.seed, self._hosts, known)):
+                raise PreflightError("\n".join(problems))
+            cores = {name: facts["cores"] for name, facts in known.items()}
+            placement = place_arm(job.arm, job.seed, self._hosts, cores)
         except Interrupted as error:
             return Outcome("interrupted", str(error), error.exit_code)
         except (ConfigError, PreflightError) as error:
             return Outcome("failed", str(error), error.exit_code)
+        goes_on = job.arm.run.on_node_failure == "continue"
         supervisor = Supervisor(
             placement.host_of,
             observer=n,
             timekeeper=None if wall else n + 1,
             max_rounds=job.arm.run.max_rounds,
             rounds=0 if job.resumed is None else job.resumed.rounds,
-            goes_on=job.arm.run.on_node_failure == "continue",
+            goes_on=goes_on,
         )
         loop = JobLoop(self._lines, job, placement, supervisor, display=display, interruption=interruption)
         outcome = loop.run()
         outcome = replace(outcome, placement=_shown(placement))
-        if any(line.ended for line in self._lines.values()):
+        if lost := tuple(line.host for line in self._lines.values() if line.ended):
+            if goes_on and outcome.state == "done":
+                self._lost = lost
             self.close()
         if wall and outcome.exit_code in (0, Interrupted.exit_code, RunFailed.exit_code):
             outcome = _with_fidelity(job, outcome)
@@ -108,6 +119,30 @@ class Fleet:
         by_s = time.monotonic() + END_S  # one deadline for all
         for line in lines.values():
             line.close(by_s)
+
+    def _drop_lost(self, job: Job, display: Display) -> None:
+        """Go on without the hosts that were lost, where their nodes may run elsewhere.
+
+        Raises:
+            PreflightError: they may not.
+        """
+        if not self._lost:
+            return
+        names = ", ".join(host.name for host in self._lost)
+        lost = f"host{'s' * (len(self._lost) > 1)} {names}, lost in an earlier job"
+        rest = tuple(host for host in self._hosts.hosts if host not in self._lost)
+        hosts = self._hosts.model_copy(update={"hosts": rest})
+        step = "go on with decentral run --resume RUN, on hosts that can be reached"
+        if any(host.nodes is not None or host.regions is not None for host in self._lost):
+            raise PreflightError(
+                f"{lost}: {self._hosts.source} says which nodes run there, and they run nowhere else; {step}"
+            )
+        try:
+            place_arm(job.arm, job.seed, hosts)
+        except ConfigError as error:
+            raise PreflightError(f"{lost}: its nodes cannot run on the others ({error}); {step}") from error
+        self._hosts, self._lost, self._dropped = hosts, (), True
+        display.note(f"{lost}: its nodes run on {', '.join(host.name for host in rest)} from now on")
 
     def _await_all(self, interruption: Interruption | None) -> list[str]:
         """Read until all agents and this process know each other; what went wrong with those that do not."""
@@ -149,7 +184,7 @@ class Fleet:
             "bind": host.bind,
             "ports": host.port_range,
             "folder": host.folder or "~/.cache/decentral",
-            "towards": [other.target for other in self._hosts if other is not host],
+            "towards": [other.target for other in self._hosts.hosts if other is not host],
         }
 
 

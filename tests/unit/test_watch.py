@@ -167,6 +167,21 @@ class TestStatus:
         os.waitid(os.P_PID, launcher.pid, os.WSTOPPED | os.WNOWAIT)
         assert f"kill -CONT {launcher.pid} goes on" in "\n".join(lines(look(tmp_path / "run")))
 
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_a_stopped_launcher_of_other_hosts(
+        self, resumed: bool, launcher: subprocess.Popen[str], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "run" / "manifest.json"
+        manifest = json.loads(path.read_text())
+        here, two = [{"host": "localhost"}], [{"host": "h1", "remote": False}, {"host": "h2", "remote": True}]
+        there = {"hosts": here, "resumed": [{"hosts": two}]} if resumed else {"hosts": two}
+        path.write_text(json.dumps(manifest | there))
+        launcher.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, launcher.pid, os.WSTOPPED | os.WNOWAIT)
+        text = "\n".join(lines(look(tmp_path / "run")))
+        assert "its other hosts give it up after 6 s" in text
+        assert f"kill -CONT {launcher.pid} lets it end, and decentral run --resume run with" in text
+
     def test_a_killed_launcher(self, launcher: subprocess.Popen[str], tmp_path: Path) -> None:
         launcher.kill()
         launcher.wait()
