@@ -25,6 +25,7 @@ from decentral.topology import Topology
 from launch import parts
 from launch.algorithms import build_algorithm, build_topology, check_algorithm, sent_models, takes_topology
 from launch.emulation import build_compute, build_network, check_compute, check_untrained
+from launch.files import contents
 
 T = TypeVar("T")
 
@@ -170,6 +171,7 @@ def _problems(arm: Arm, experiment: Experiment, executor: str) -> list[str]:
         if number == 0:  # neither data nor the sizes of fragments depend on the seed
             _attempt(problems, partial(_check_data, composition))
             _attempt(problems, partial(_check_target, composition, experiment.target))
+            _attempt(problems, partial(contents, arm))
     return problems
 
 

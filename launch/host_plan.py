@@ -11,6 +11,7 @@ from decentral.config.problems import common, sentence
 from decentral.errors import ConfigError
 from launch.compose import settled
 from launch.crossing import crossings
+from launch.files import check_sizes
 from launch.host_schema import Host, Hosts
 from launch.overview import size
 from launch.placement import Placement, ranges
@@ -33,7 +34,8 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
     """Refuse hosts that do not fit every arm of ``experiment``, which is checked.
 
     Raises:
-        ConfigError: lists that do not fit, or ranges of ports too small for what is placed: all problems.
+        ConfigError: lists that do not fit, ranges of ports too small for what is placed, or files too large
+            to be sent: all problems.
     """
     arms = settled(experiment).arms
     check_placement(arms, experiment.seeds, hosts)
@@ -43,10 +45,19 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
             for seed in experiment.seeds
             for problem in _port_problems(place_arm(arm, seed, hosts), hosts)
         ]
+        + _size_problems(arm)
         for arm in arms
     }
     if problems := common(found):
         raise ConfigError(problems)
+
+
+def _size_problems(arm: Arm) -> list[str]:
+    try:
+        check_sizes(arm)
+    except ConfigError as error:
+        return list(error.problems)
+    return []
 
 
 def host_tables(

@@ -41,6 +41,7 @@ class Manifest:
         command: Sequence[str],
         executor: str,
         hosts: Mapping[str, Mapping[str, Any]],
+        files: Mapping[str, Mapping[str, str]],
     ) -> Manifest:
         """That of a new run.
 
@@ -51,6 +52,7 @@ class Manifest:
             command: the command line.
             executor: ``processes`` or ``inline``.
             hosts: what is known of every host, by name (``launch.facts``).
+            files: copies of files that the experiment names (``launch.files.keep``).
         """
         content: dict[str, Any] = {
             "v": MANIFEST_VERSION,
@@ -66,6 +68,7 @@ class Manifest:
             "exit_code": None,
             "distrust": [],
             **code(),
+            "files": dict(files),
             "hosts": [{"host": name, **facts} for name, facts in hosts.items()],
             "jobs": [
                 {

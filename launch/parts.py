@@ -31,6 +31,7 @@ from decentral.config import Part
 from decentral.config.explain import explain
 from decentral.config.problems import choose, dotted, sentence
 from decentral.errors import ConfigError
+from decentral.files import NamesFile
 
 Kind: TypeAlias = Literal["algorithm", "topology", "task", "partition", "network"]
 
@@ -181,6 +182,23 @@ def _annotation(cls: type, name: str) -> Any:
         return typing.get_type_hints(holder, vars(sys.modules[owner.__module__]), include_extras=True)[name]
     except (NameError, TypeError) as error:
         raise _unusable(cls, f"{name}: {error}") from error
+
+
+def file_settings(kind: Kind, name: str) -> list[str]:
+    """Settings of the part ``name`` that name a file (``decentral.files``).
+
+    Raises:
+        ConfigError: the part is unknown, or an annotation of it cannot be resolved.
+    """
+    cls = resolve(kind, name)
+    own = fields_of(cls) - INJECTED[kind].keys()
+    return sorted(each for each in own if _is_marked(_annotation(cls, each)))
+
+
+def _is_marked(annotation: Any) -> bool:
+    marks = getattr(annotation, "__metadata__", ())
+    inner = typing.get_args(annotation)
+    return any(isinstance(mark, NamesFile) for mark in marks) or any(map(_is_marked, inner))
 
 
 def _unusable(cls: type, cause: str) -> ConfigError:

@@ -22,6 +22,7 @@ from launch.checkpoints import cut_logs, folder_of, newest, numbers
 from launch.compose import check
 from launch.display import Display
 from launch.executors.base import Job
+from launch.files import with_copies
 from launch.holding import Hold
 from launch.hosts import Hosts
 from launch.launcher import Launcher
@@ -62,12 +63,13 @@ def resume_run(run: Path, options: ResumeOptions, display: Display) -> Path:
     folder = RunFolder(seen.folder.resolve())
     hold = Hold(folder.path, alone=True, patience_s=0.0)
     try:
-        experiment = _experiment(folder)
-        left = _unfinished(experiment, seen, folder)
-        if not left:
+        asked = _experiment(folder)
+        if not _unfinished(asked, seen, folder):
             display.note(f"{seen.name} is complete: nothing is left to run; its report is written anew")
             write_report(folder.path)
             return folder.path
+        experiment = with_copies(asked, seen.manifest.get("files"), folder)
+        left = _unfinished(experiment, seen, folder)
         executor = seen.manifest["executor"]
         check(experiment, executor)
         warnings = _differences(seen.manifest)

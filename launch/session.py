@@ -19,6 +19,7 @@ from decentral.errors import (
     RunFailed,
 )
 from decentral.tasks.storage import data_folder
+from launch import files
 from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
@@ -123,10 +124,18 @@ def run_session(experiment: Experiment, options: RunOptions, display: Display, b
 
 
 def _begin(experiment: Experiment, options: RunOptions, hosts: Mapping[str, Mapping[str, Any]]) -> Session:
+    found = files.content_of(experiment)
     folder = create_run_folder(options.out, experiment.name)
-    jobs = jobs_of(experiment, folder)
+    kept = files.keep(found, folder)
+    jobs = jobs_of(files.with_copies(experiment, kept, folder), folder)
     manifest = Manifest.begun(
-        experiment, folder, jobs, command=options.command, executor=options.executor, hosts=hosts
+        experiment,
+        folder,
+        jobs,
+        command=options.command,
+        executor=options.executor,
+        hosts=hosts,
+        files=kept,
     )
     folder.write_text("experiment.toml", experiment.source)
     folder.write_json("resolved.json", experiment.resolved())

@@ -6,8 +6,8 @@ process it forked with it, when its input closes, which is how the death of a la
 host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
-(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns, resume), ``put`` (path,
-offset, data: a piece of a file for the folder of a host apart), ``fork``, ``go`` (book), ``rest``,
+(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns, files, resume), ``put``
+(path, offset, data: a piece of a file for the folder of a host apart), ``fork``, ``go`` (book), ``rest``,
 ``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``,
 ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (data address, disk_free), ``time`` (here_ns, of the
@@ -45,6 +45,7 @@ from launch.collect import ROUND_BYTES
 from launch.contact import Contact
 from launch.death import report
 from launch.facts import data_address, facts, free_bytes
+from launch.files import Received
 from launch.kernel import outlive_parent
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
@@ -79,6 +80,7 @@ class Agent:
         self._members: Members | None = None
         self._closing = False
         self._place: Workplace | None = None
+        self._files = Received()
         self._due_ms = {"progress": 0, "collect": 0}
 
     def serve(self) -> None:
@@ -196,12 +198,12 @@ class Agent:
 
     def _load(self, order: dict[str, Any]) -> None:
         self._job = order
-        arm = Arm.model_validate_json(order["arm"])
         with self._launcher.kept_up():
+            self._leave()  # of a job that was loaded and never begun
+            arm = self._files.take(Arm.model_validate_json(order["arm"]), order["files"], self._base)
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
             sample = self._warm_up(workload)
             self._workload = workload
-            self._leave()  # of a job that was loaded and never begun
             self._place = Workplace(
                 Path(order["folder"]),
                 order["probe"],
@@ -263,6 +265,7 @@ class Agent:
         if self._place is not None:
             self._place.leave()
         self._place = None
+        self._files.remove()
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
+from decentral.files import FilePath
 from decentral.graphs import Rows, reachable, read_edges, refusal, undirected_rows
 from decentral.seeding import Seeds
 
@@ -24,7 +24,7 @@ class Edges:
 
     n: int
     seeds: Seeds
-    path: Path
+    path: FilePath
 
     symmetric: ClassVar[bool] = True
 

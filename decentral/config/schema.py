@@ -18,7 +18,16 @@ from decentral.config.values import refusal
 
 # siblings of the arms' folders in a run folder
 _RUN_FILES = frozenset(
-    ["figures", "logs", "experiment.toml", "resolved.json", "manifest.json", "summary.csv", "report.html"]
+    [
+        "figures",
+        "files",
+        "logs",
+        "experiment.toml",
+        "resolved.json",
+        "manifest.json",
+        "summary.csv",
+        "report.html",
+    ]
 )
 
 

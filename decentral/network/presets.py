@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from decentral.arrays import IntArray
 from decentral.errors import ConfigError
+from decentral.files import FileName
 from decentral.network.link_settings import LinkSettings, Milliseconds, Rate
 from decentral.network.matrices import read_matrices
 from decentral.network.model import NetworkModel
@@ -206,7 +207,7 @@ class File(LinkSettings):
         latency_ms: one way between any two nodes, in place of the file's.
     """
 
-    path: str
+    path: FileName
     latency_ms: Milliseconds | None = None
 
     def build(self, n: int, seeds: Seeds) -> NetworkModel:

@@ -11,6 +11,7 @@ import numpy as np
 
 from decentral.arrays import AnyArray, IntArray
 from decentral.errors import ConfigError, DataError
+from decentral.files import FileName
 from decentral.tasks.base import Examples
 
 
@@ -26,7 +27,7 @@ class File:
         path: the file; its name ends in ``.json`` or ``.npz``.
     """
 
-    path: str
+    path: FileName
 
     def __post_init__(self) -> None:
         if Path(self.path).suffix not in (".json", ".npz"):

@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from decentral.disk import unwritable
-from decentral.errors import RunFailed
+from decentral.errors import DataError, PreflightError, RunFailed
 from decentral.messages import RUN_ID_BYTES
 from launch.agreement import Difference, Sample, differences
 from launch.compose import compose
 from launch.display import Display
 from launch.executors.base import Job
 from launch.executors.line import Line
+from launch.files import contents
 from launch.placement import Placement
 
 
@@ -51,6 +52,7 @@ class Loading:
         self._samples: dict[str, Sample] = {}
         self._probe = job.folder.path / ".probe"
         self._shared: dict[str, Any] = {}
+        self._files: dict[str, bytes] = {}
 
     @property
     def complete(self) -> bool:
@@ -61,7 +63,7 @@ class Loading:
         """Order it; where a round's time is to be measured, of the timekeeper's host first.
 
         Raises:
-            PreflightError: the run folder cannot be written; names it.
+            PreflightError: the run folder cannot be written, or its copy of a file is gone; names it.
         """
         text = secrets.token_hex(16)
         try:
@@ -69,6 +71,11 @@ class Loading:
             self._probe.write_text(text, encoding="utf-8")
         except OSError as error:
             raise unwritable(self._probe, error) from error
+        if any(line.remote for line in self._lines.values()):
+            try:
+                self._files = contents(self._job.arm)
+            except DataError as error:
+                raise PreflightError(str(error)) from error
         resumed = self._job.resumed
         self._shared = {
             "arm": self._job.arm.model_dump_json(),
@@ -123,5 +130,6 @@ class Loading:
             cores=[self._placement.core_of[member] for member in members],
             measured_ns=measured_ns,
             clock_offset_ns=offset_ns,
+            files=self._files if line.remote else {},
             **self._shared,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -99,6 +100,47 @@ def test_a_range_without_enough_free_ports_is_named(tmp_path: Path) -> None:
     assert (outcome.state, outcome.exit_code) == ("failed", 4)
     assert outcome.cause is not None
     assert "21000" in outcome.cause
+
+
+class Faraway(Elsewhere):
+    """A line whose agent also lacks every file that the launcher has in one folder."""
+
+    folder: str
+
+    def order(self, do: str, **fields: Any) -> None:
+        if do == "load":
+            away = {path.replace(self.folder, "/nowhere"): held for path, held in fields["files"].items()}
+            fields |= {"arm": fields["arm"].replace(self.folder, "/nowhere"), "files": away}
+        super().order(do, **fields)
+
+
+def test_files_that_an_experiment_names_come_to_hosts_that_lack_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = tmp_path / "mine"
+    files.mkdir()
+    (files / "ring.edges").write_text("4\n0 1\n1 2\n2 3\n3 0\n")
+    (files / "rates.json").write_text('{"uplink_mbps": [1.0, 2.0, 3.0, 4.0], "latency_ms": 1.0}')
+    (files / "rows.json").write_text(json.dumps([list(range(10 * i, 10 * i + 10)) for i in range(4)]))
+    settings = arm(
+        nodes=4,
+        topology={"name": "edges", "settings": {"path": str(files / "ring.edges")}},
+        network={"name": "file", "settings": {"path": str(files / "rates.json")}},
+        data={
+            "name": "quadratic",
+            "partition": {"name": "file", "settings": {"path": str(files / "rows.json")}},
+        },
+    )
+    monkeypatch.setattr(Faraway, "folder", str(files), raising=False)
+    monkeypatch.setattr(fleet_module, "Line", Faraway)
+    fleet = Fleet(loopback(2, folder=str(tmp_path / "host's folder")), LocalStarter())
+    folders = (tmp_path / "hosts", tmp_path / "inline")
+    try:
+        hosts = run(settings, folders[0], executor=fleet)
+    finally:
+        fleet.close()
+    same(hosts, run(settings, folders[1]), folders)
+    assert list((tmp_path / "host's folder" / "scratch").iterdir()) == []
 
 
 def test_hosts_that_deal_rows_otherwise_are_refused(tmp_path: Path) -> None:
