@@ -15,10 +15,11 @@ from typing import Any
 
 from decentral.config import Arm, Experiment, Part
 from decentral.config.problems import dotted, sentence
+from decentral.disk import replace_synced, unwritable
 from decentral.errors import ConfigError, DataError
 from launch import parts
 from launch.parts import PATHS, Kind
-from launch.paths import RunFolder, unwritable
+from launch.paths import RunFolder
 from launch.scratch import PrivateFolder
 
 FOLDER = "files"
@@ -206,6 +207,6 @@ def _copy_name(path: str, digest: str) -> str:
 def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(content)
+        replace_synced(path, [content])
     except OSError as error:
         raise unwritable(path, error) from error
