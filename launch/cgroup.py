@@ -1,4 +1,4 @@
-"""The memory cgroup of this process, version 1 or 2, and those around it: limits and kills."""
+"""The memory cgroup of this process, version 1 or 2, and those around it: limits, use and kills."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ class Level:
         limit_bytes: of memory; None: unlimited.
         kills: processes that the kernel has killed in it for want of memory; None: unknown.
         hits: how often its limit was met, in version 2 by an allocation that failed; None: unknown.
+        used_bytes: of memory, less what merely holds contents of files and is given back where it is needed;
+            None: unknown.
     """
 
     limit_bytes: int | None
     kills: int | None
     hits: int | None
+    used_bytes: int | None = None
 
 
 def levels(root: Path = Path("/")) -> Iterator[Level]:
@@ -72,7 +75,10 @@ def _version_1(folder: Path) -> Level | None:
     if kills is None and limit is None:
         return None
     return Level(
-        None if limit is None or limit >= _UNLIMITED else limit, kills, _number(folder / "memory.failcnt")
+        None if limit is None or limit >= _UNLIMITED else limit,
+        kills,
+        _number(folder / "memory.failcnt"),
+        _used(folder, "memory.usage_in_bytes", "total_"),
     )
 
 
@@ -81,7 +87,16 @@ def _version_2(folder: Path) -> Level | None:
     kills = _number(events, "oom_kill")
     if kills is None:
         return None  # the root, or the controller is not handed down to here: what is above counts
-    return Level(_number(folder / "memory.max"), kills, _number(events, "oom"))
+    used = _used(folder, "memory.current", "")
+    return Level(_number(folder / "memory.max"), kills, _number(events, "oom"), used)
+
+
+def _used(folder: Path, name: str, prefix: str) -> int | None:
+    used = _number(folder / name)
+    if used is None:
+        return None
+    lists = (_number(folder / "memory.stat", f"{prefix}{kind}_file") or 0 for kind in ("active", "inactive"))
+    return max(0, used - sum(lists))
 
 
 def _number(path: Path, key: str | None = None) -> int | None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import resource
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import psutil
 
 from decentral.config import Arm, Experiment
 from decentral.disk import unwritable
 from decentral.errors import PreflightError
 from decentral.tasks.base import size_of
 from launch.compose import compose, settled
-from launch.host_schema import Hosts
+from launch.host_schema import Host, Hosts
+from launch.keeping import KEPT
+from launch.memory import memory_available
+from launch.placement import Placement
 from launch.placing import place_arm
 from launch.rounds import most_rounds
 from launch.versions import differing
@@ -33,8 +34,9 @@ REPORT_BYTES = 10 << 20
 FLOAT_BYTES = 4
 AGENT_BYTES = 600 << 20
 NODE_BYTES = 20 << 20
+CHECKPOINT_MODELS = 6
+"""Vectors of the model's size in a node's part of a checkpoint: what it holds, heard and has under way."""
 DESCRIPTORS_PER_NODE = 3
-OLDEST_PYTHON = (3, 11)
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ class Demand:
         return AGENT_BYTES + nodes * (node_bytes + 6 * FLOAT_BYTES * self.d)
 
     def disk_bytes(self, nodes: int) -> int:
-        """That ``nodes`` of the nodes write."""
-        run = self.arm.run
+        """That ``nodes`` of the nodes write: logs, final models, and the checkpoints that are kept."""
+        run, saved = self.arm.run, self.arm.checkpoint.asked
         lines = self.rounds * (1 + 1 / run.test_after)
-        return int(nodes * (lines * BYTES_PER_LOG_LINE + (FLOAT_BYTES * self.d if run.save_models else 0)))
+        models = run.save_models + (KEPT * CHECKPOINT_MODELS if saved else 0)
+        return int(nodes * (lines * BYTES_PER_LOG_LINE + models * FLOAT_BYTES * self.d))
 
     @property
     def descriptors(self) -> int:
@@ -79,16 +82,23 @@ def descriptors(nodes: int, per_node: int = DESCRIPTORS_PER_NODE) -> int:
     return 64 + per_node * nodes
 
 
-def preflight(experiment: Experiment, out: Path, *, inline: bool = False) -> None:
+def preflight(experiment: Experiment, out: Path, *, inline: bool = False, elsewhere: bool = False) -> None:
     """Refuse what cannot work here: unwritable or full disk, too little memory, too few file descriptors.
+
+    Args:
+        experiment: checked.
+        out: folder that the run folder will be in.
+        inline: all nodes will be in this process.
+        elsewhere: nodes run on hosts, which ``check_facts`` judges, this machine among them if it is one.
 
     Raises:
         PreflightError: says what is there, what is needed and what to change.
     """
     _writable(out)
     _space(experiment, out)
-    _memory(experiment, 0 if inline else NODE_BYTES)
-    _descriptors(experiment, 1 if inline else DESCRIPTORS_PER_NODE)
+    if not elsewhere:
+        _memory(experiment, 0 if inline else NODE_BYTES)
+        _descriptors(experiment, 1 if inline else DESCRIPTORS_PER_NODE)
 
 
 def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
@@ -97,57 +107,49 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
     Args:
         experiment: checked.
         hosts: of the run, checked with it.
-        facts: by host: ``cores``, ``memory_available``, ``disk_free`` (where its members write) in bytes,
-            ``nofile_hard`` (-1: unlimited), ``versions`` of python and packages, ``address`` of its data
-            sockets.
+        facts: by host: ``cores``, ``memory_available``, ``disk_free`` (of its own folder) in bytes,
+            ``nofile_hard`` (-1: unlimited), ``versions`` of packages, ``address`` of its data sockets,
+            ``ports_free`` (of its range, as far as they were counted), ``ports_taken`` (some of the others).
 
     Raises:
         ConfigError: what hosts list does not fit an arm.
     """
-    first, runs = experiment.seeds[0], len(experiment.seeds)
-    arms = settled(experiment).arms
     problems = [
-        problem for arm in arms for problem in _misfits(Demand.of(arm, first), first, runs, hosts, facts)
+        problem
+        for arm in settled(experiment).arms
+        for problem in _misfits(arm, experiment.seeds, hosts, facts)
     ]
     return [*dict.fromkeys(problems), *_disagreements(facts), *_unreachable(facts)]
 
 
 def check_job(arm: Arm, seed: int, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
     """As ``check_facts``, of one arm with one seed."""
-    demand = Demand.of(arm, seed)
-    return [*_misfits(demand, seed, 1, hosts, facts), *_disagreements(facts), *_unreachable(facts)]
+    return [*_misfits(arm, (seed,), hosts, facts), *_disagreements(facts), *_unreachable(facts)]
 
 
-def _misfits(demand: Demand, seed: int, runs: int, hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
-    """Why ``runs`` runs of an arm, placed as under ``seed``, do not fit ``hosts``."""
+def _misfits(arm: Arm, seeds: Sequence[int], hosts: Hosts, facts: Mapping[str, Facts]) -> list[str]:
+    """Why one of the runs of ``arm`` does not fit ``hosts``."""
     cores = {name: known["cores"] for name, known in facts.items() if "cores" in known}
-    placement = place_arm(demand.arm, seed, hosts, cores)
-    problems: list[str] = []
-    for host in hosts.hosts:
-        if placement.members_on(host.name):
-            nodes, known = len(placement.nodes_on(host.name)), facts.get(host.name, {})
-            problems += [f"host {host.name}: {text}" for text in _lacking(demand, nodes, runs, known)]
-        # Now that cores are known, more members may be here than the hosts file alone made expect.
-        ports, sockets = host.port_range, placement.tcp_sockets(host.name)
-        if ports is not None and ports[1] - ports[0] + 1 < sockets:
-            problems.append(
-                f"host {host.name}: {sockets} processes need a port each and ports = {host.ports} are "
-                f"fewer; set a longer range"
-            )
-    return problems
+    # The seed decides where nodes with regions are, and how many rounds the fastest one can have.
+    runs = [(Demand.of(arm, seed), place_arm(arm, seed, hosts, cores)) for seed in seeds]
+    return [
+        f"host {host.name}: {text}"
+        for host in hosts.hosts
+        for text in _lacking(host, runs, facts.get(host.name, {}))
+    ]
 
 
-def _lacking(demand: Demand, nodes: int, runs: int, known: Facts) -> list[str]:
-    """What a host lacks for ``nodes`` of the nodes, in all ``runs`` of the arm."""
-    needs = (
-        ("memory_available", demand.memory_bytes(nodes), "memory", "lower its share, or use fewer nodes"),
-        (
-            "disk_free",
-            runs * demand.disk_bytes(nodes),
-            "disk space",
-            "free space, or set folder for this host",
-        ),
-    )
+def _lacking(host: Host, runs: Sequence[tuple[Demand, Placement]], known: Facts) -> list[str]:
+    """What ``host`` lacks in one of the runs of an arm."""
+    if not any(placement.members_on(host.name) for _, placement in runs):
+        return []
+    demand, nodes = runs[0][0], max(len(placement.nodes_on(host.name)) for _, placement in runs)
+    memory = "memory_available", demand.memory_bytes(nodes), "memory", "lower its share, or use fewer nodes"
+    # A host that does not see the run folder gives back what a run has taken when it is over.
+    most = max(demand.disk_bytes(len(placement.nodes_on(host.name))) for demand, placement in runs)
+    disk = "disk_free", most, "disk space", "free space, or set folder for this host"
+    # What runs on the launcher's machine writes into the run folder, where there is space.
+    needs = (memory,) if host.local else (memory, disk)
     lacking = [
         f'{nodes} nodes of arm "{demand.arm.name}" need about {needed >> 20} MiB of {what} and '
         f"{known[key] >> 20} MiB are free; {step}"
@@ -160,7 +162,22 @@ def _lacking(demand: Demand, nodes: int, runs: int, known: Facts) -> list[str]:
             f"{demand.arm.nodes} nodes need {needed} file descriptors per process and it allows {allowed}; "
             f"raise its hard limit (ulimit -Hn) or use fewer nodes"
         )
-    return lacking
+    return lacking + _lacking_ports(
+        host, max(placement.tcp_sockets(host.name) for _, placement in runs), known
+    )
+
+
+def _lacking_ports(host: Host, sockets: int, known: Facts) -> list[str]:
+    """Now that cores are known, more members may be there than the hosts file alone made expect."""
+    ports, free = host.port_range, known.get("ports_free")
+    if ports is not None and ports[1] - ports[0] + 1 < sockets:
+        told = f"ports = {host.ports} are fewer"
+    elif free is not None and free < sockets:
+        taken = ", ".join(map(str, known.get("ports_taken", ())))
+        told = f"only {free} of ports = {host.ports} are free (taken: {taken}, ...)"
+    else:
+        return []
+    return [f"{sockets} processes need a port each and {told}; set a longer range"]
 
 
 def _writable(out: Path) -> None:
@@ -174,8 +191,10 @@ def _writable(out: Path) -> None:
 
 
 def _space(experiment: Experiment, out: Path) -> None:
-    first, runs = experiment.seeds[0], len(experiment.seeds)
-    needed = REPORT_BYTES + sum(runs * Demand.of(arm, first).disk_bytes(arm.nodes) for arm in experiment.arms)
+    runs = [
+        Demand.of(arm, seed).disk_bytes(arm.nodes) for arm in experiment.arms for seed in experiment.seeds
+    ]
+    needed = REPORT_BYTES + sum(runs)
     free = shutil.disk_usage(out).free
     if free < needed:
         raise PreflightError(
@@ -185,7 +204,7 @@ def _space(experiment: Experiment, out: Path) -> None:
 
 
 def _memory(experiment: Experiment, node_bytes: int) -> None:
-    available = psutil.virtual_memory().available
+    available = memory_available()
     for arm in experiment.arms:
         needed = Demand.of(arm, experiment.seeds[0]).memory_bytes(arm.nodes, node_bytes)
         if needed > available:
@@ -207,16 +226,8 @@ def _descriptors(experiment: Experiment, per_node: int) -> None:
 
 
 def _disagreements(facts: Mapping[str, Facts]) -> list[str]:
-    """Versions that are too old, or differ where equal ones give equal results."""
-    versions = {name: known["versions"] for name, known in facts.items() if "versions" in known}
-    problems = []
-    for name, installed in versions.items():
-        python = str(installed.get("python", ""))
-        if python and tuple(map(int, python.split(".")[:2])) < OLDEST_PYTHON:
-            problems.append(
-                f"host {name}: its Python is {python} and 3.11 or newer is needed; set python for this host"
-            )
-    return problems + differing(versions)
+    """Versions that differ where equal ones give equal results."""
+    return differing({name: known["versions"] for name, known in facts.items() if "versions" in known})
 
 
 def _unreachable(facts: Mapping[str, Facts]) -> list[str]:

@@ -106,14 +106,16 @@ def run_session(experiment: Experiment, options: RunOptions, display: Display, b
     """
     if options.hosts is not None:
         check_hosts(experiment, options.hosts)
-    preflight(experiment, options.out, inline=options.executor == "inline" or options.hosts is not None)
-    if options.executor == "inline":
+    in_here = options.executor == "inline"
+    preflight(experiment, options.out, inline=in_here, elsewhere=options.hosts is not None)
+    if in_here:
         # Imported here: it needs torch in this process, the other ones must not pay for it.
         from launch.executors.inline import InlineExecutor
 
         with closing(InlineExecutor()) as inline:
             return _run(options, display, inline, begin({"localhost": facts(options.out)}))
-    with closing(make_fleet(options, display)) as fleet:
+    sockets = max(arm.nodes for arm in experiment.arms) + 2  # all nodes, the observer and the timekeeper
+    with closing(make_fleet(options, display, sockets)) as fleet:
         fleet.start()  # agents import torch while folder and manifest are made
         here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
         if options.hosts is not None:
@@ -205,8 +207,14 @@ def _run_jobs(
     return replace(outcome, distrust=tuple(distrusted))
 
 
-def make_fleet(options: RunOptions, display: Display) -> Fleet:
-    """What runs the processes that ``options`` ask for; starts nothing yet."""
+def make_fleet(options: RunOptions, display: Display, sockets: int | None = None) -> Fleet:
+    """What runs the processes that ``options`` ask for; starts nothing yet.
+
+    Args:
+        options: where and how.
+        display: hears what takes time.
+        sockets: that a host has at most, as of ``Fleet``.
+    """
     from launch.executors.fleet import Fleet
 
     if options.hosts is None:
@@ -216,7 +224,7 @@ def make_fleet(options: RunOptions, display: Display) -> Fleet:
     from launch.executors.remote import starter_for
 
     send = data_folder() if options.send_data else None
-    return Fleet(options.hosts, starter_for(options.hosts, send=send), display.note)
+    return Fleet(options.hosts, starter_for(options.hosts, send=send), display.note, sockets)
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:

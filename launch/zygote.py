@@ -5,18 +5,18 @@ output (launch/protocol.py), so that the same program serves a local pipe, ssh a
 process it forked with it, when its input closes, which is how the death of a launcher reaches it; on another
 host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
 
-Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it), ``load``
-(arm, seed, run, folder, probe, several, members, cores, measured_ns, clock_offset_ns, files, resume), ``put``
-(path, offset, data: a piece of a file for the folder of a host apart), ``fork``, ``go`` (book), ``rest``,
-``release``, ``tell`` (member, words: for it alone), ``stop`` (grace_ms until members are killed), ``time``,
-``beat``, ``exit``.
-Events out: ``hello`` (facts of the host), ``here`` (data address, disk_free), ``time`` (here_ns, of the
-monotonic clock), ``loaded`` (measured_ns, sample: whether hosts agree, apart: this host does not see the run
-folder), ``sockets`` (their folder), ``ready`` (of a member, with the endpoint where other hosts reach it),
-``progress``, ``evaluated``, ``saved``, ``lost``, ``left``, ``done``, ``failed`` and ``exited`` (of a member),
-``stalled`` (a member does not go on), ``file`` (path, offset, data: a piece of a log of a host apart),
-``refused`` (what was ordered cannot be done: what, code), ``beat``, ``over`` (nothing of the job runs here,
-all told).
+Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it; sockets: no
+more free ports are counted), ``load`` (arm, seed, run, folder, probe, several, members, cores, measured_ns,
+clock_offset_ns, files, resume), ``put`` (path, offset, data: a piece of a file for the folder of a host
+apart), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it alone), ``stop``
+(grace_ms until members are killed), ``time``, ``beat``, ``exit``.
+Events out: ``hello`` (facts of the host), ``here`` (disk_free; where there are other hosts: address,
+ports_free, ports_taken), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether
+hosts agree, apart: this host does not see the run folder), ``sockets`` (their folder), ``ready`` (of a
+member, with the endpoint where other hosts reach it), ``progress``, ``evaluated``, ``saved``, ``lost``,
+``left``, ``done``, ``failed`` and ``exited`` (of a member), ``stalled`` (a member does not go on), ``file``
+(path, offset, data: a piece of a log of a host apart), ``refused`` (what was ordered cannot be done: what,
+code), ``beat``, ``over`` (nothing of the job runs here, all told).
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ from launch.build import Workload, load_workload
 from launch.collect import ROUND_BYTES
 from launch.contact import Contact
 from launch.death import report
-from launch.facts import data_address, facts, free_bytes
+from launch.deploy.onhost.look import absolute
+from launch.facts import facts, free_bytes
 from launch.files import Received
 from launch.kernel import outlive_parent
+from launch.listening import listening
 from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.process import MAX_FAILURE_CHARACTERS
@@ -189,12 +191,16 @@ class Agent:
     def _settle(self, order: dict[str, Any]) -> None:
         self._host = order
         self._launcher.remote = order["remote"]
-        base = self._base = Path(order["folder"]).expanduser()
-        towards = order["towards"]
-        address = data_address(order["bind"], os.environ, towards) if towards else None
-        ports = None if order["ports"] is None else (order["ports"][0], order["ports"][1])
-        self._listen = None if address is None else Listen(address, ports)
-        self._launcher.tell("here", address=address, disk_free=free_bytes(base))
+        self._base = Path(absolute(order["folder"]))
+        told: dict[str, Any] = {"disk_free": free_bytes(self._base)}
+        if order["towards"]:
+            found = listening(order)
+            if found.address is None:
+                raise PreflightError(f'{found.why}; give this host bind = "its IP address" in the hosts file')
+            ports = None if order["ports"] is None else (order["ports"][0], order["ports"][1])
+            self._listen = Listen(found.address, ports)
+            told |= {key: value for key, value in found._asdict().items() if key != "why"}
+        self._launcher.tell("here", **told)
 
     def _load(self, order: dict[str, Any]) -> None:
         self._job = order

@@ -111,6 +111,7 @@ def _ask(
         **asdict(wanted),
         "do": "facts",
         "bind": host.bind,
+        "remote": not host.local,
         "ports": host.port_range,
         "towards": [other.target for other in hosts.hosts if other is not host],
         "folder": folder,

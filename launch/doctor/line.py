@@ -23,6 +23,7 @@ from launch.executors.child import end, spawn
 from launch.host_schema import Host
 
 PROGRAM = (
+    *("cgroup.py", "listening.py", "memory.py"),
     *("__init__.py", "deploy/onhost/__init__.py", "deploy/onhost/look.py", "deploy/onhost/tree.py"),
     "deploy/onhost/trust.py",
     *("doctor/__init__.py", "doctor/probe.py", "doctor/probe_host.py", "doctor/probe_network.py"),

@@ -13,21 +13,19 @@ from typing import Any
 
 from launch.deploy.onhost.look import absolute
 from launch.deploy.onhost.trust import distrust
-from launch.doctor.probe_network import free_ports, own_address
 from launch.doctor.probe_software import software
-
-_CGROUP_NO_LIMIT = 1 << 60
+from launch.listening import listening
+from launch.memory import memory_available
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
     """Who and what this host is.
 
     Args:
-        request: ``bind ports towards folder``, and what ``software`` takes.
+        request: ``bind remote ports towards folder``, and what ``software`` takes.
     """
     folder = absolute(request["folder"])
-    address, why = own_address(request["bind"], request["towards"])
-    free, taken = free_ports(address, request["ports"])
+    found = listening({**request, "sockets": None})
     _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     return {
         "name": platform.node(),
@@ -35,7 +33,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         **software(request, folder),
-        "memory_available": _memory(),
+        "memory_available": memory_available(),
         "folder": folder,
         "disk_free": shutil.disk_usage(_nearest(folder)).free,
         "unwritable": _unwritable(folder),
@@ -43,10 +41,10 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
         "nofile_hard": -1 if descriptors == resource.RLIM_INFINITY else descriptors,
         "cores": len(os.sched_getaffinity(0)),
         "core_limit": _core_limit(),
-        "address": address,
-        "no_address": why,
-        "ports_free": free,
-        "ports_taken": taken,
+        "address": found.address,
+        "no_address": found.why,
+        "ports_free": found.ports_free,
+        "ports_taken": found.ports_taken,
     }
 
 
@@ -81,23 +79,6 @@ def _read(path: str) -> str | None:
             return file.read().strip()
     except OSError:
         return None
-
-
-def _memory() -> int:
-    """Bytes that can be had: of the machine, and of the control groups that this process is in."""
-    available = 0
-    for line in (_read("/proc/meminfo") or "").splitlines():
-        if line.startswith("MemAvailable:"):
-            available = int(line.split()[1]) * 1024
-    for folder in _cgroups("memory"):
-        for limit, used in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            most, now = _read(os.path.join(folder, limit)), _read(os.path.join(folder, used))
-            if most is not None and now is not None and most.isdigit() and int(most) < _CGROUP_NO_LIMIT:
-                available = min(available, max(0, int(most) - int(now)))
-    return available
 
 
 def _core_limit() -> float | None:

@@ -1,9 +1,8 @@
-"""How hosts reach one another: which address is one's own, which ports are free, round trips and rates."""
+"""How well hosts reach one another: round trips and rates."""
 
 from __future__ import annotations
 
 import hmac
-import os
 import socket
 import struct
 import threading
@@ -11,61 +10,13 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from launch.listening import listener
+
 CONNECT_S = 3.0
 PINGS = 8
 FIRST_BYTES, GROWTH, MOST_BYTES = 1 << 16, 8, 4 << 20
 LONG_ENOUGH_S, LONGEST_S = 0.2, 0.8
-MOST_PORTS = 2000
 _SIZE = struct.Struct("!Q")
-
-
-def own_address(bind: str | None, towards: list[str]) -> tuple[str | None, str | None]:
-    """The address that data sockets would listen on, or why there is none."""
-    if bind is not None:
-        try:
-            _listener(bind, 0).close()
-        except OSError as error:
-            return None, f"cannot listen on bind = {bind}: {error.strerror}"
-        return bind, None
-    connection = os.environ.get("SSH_CONNECTION", "").split()
-    if len(connection) == 4:
-        with suppress(OSError):
-            _listener(connection[2], 0).close()
-            return connection[2], None
-    for other in towards:
-        with suppress(OSError):
-            family, _, _, _, where = socket.getaddrinfo(other, 9, type=socket.SOCK_DGRAM)[0]
-            with socket.socket(family, socket.SOCK_DGRAM) as way:
-                way.connect(where)  # sends nothing: the kernel says by which address it would
-                return str(way.getsockname()[0]), None
-    return None, f"no way to {', '.join(towards) or 'other hosts'} is known; set bind"
-
-
-def _listener(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.bind((address, port))
-        listener.listen()
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def free_ports(address: str | None, ports: list[int] | None) -> tuple[int | None, list[int]]:
-    """How many of the range are free, of ``MOST_PORTS`` at most, and some that are not."""
-    if ports is None or address is None:
-        return None, []
-    first, last = ports
-    taken = []
-    count = min(last - first + 1, MOST_PORTS)
-    for port in range(first, first + count):
-        try:
-            _listener(address, port).close()
-        except OSError:
-            taken.append(port)
-    return count - len(taken), taken[:5]
 
 
 def listen(request: dict[str, Any]) -> dict[str, Any]:
@@ -73,19 +24,19 @@ def listen(request: dict[str, Any]) -> dict[str, Any]:
     first, last = request["ports"] or (0, 0)
     for port in range(first, last + 1):
         try:
-            listener = _listener(request["address"], port)
+            listening = listener(request["address"], port)
         except OSError as error:
             problem = error.strerror
             continue
         token = bytes.fromhex(request["token"])
-        threading.Thread(target=_accept, args=(listener, token), daemon=True).start()
-        return {"port": listener.getsockname()[1]}
+        threading.Thread(target=_accept, args=(listening, token), daemon=True).start()
+        return {"port": listening.getsockname()[1]}
     return {"error": problem}
 
 
-def _accept(listener: socket.socket, token: bytes) -> None:
+def _accept(listening: socket.socket, token: bytes) -> None:
     while True:
-        connection, _ = listener.accept()
+        connection, _ = listening.accept()
         threading.Thread(target=_answer, args=(connection, token), daemon=True).start()
 
 

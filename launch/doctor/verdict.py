@@ -7,12 +7,10 @@ from typing import Any
 
 from decentral.config import Experiment
 from launch import parts
-from launch.compose import settled
 from launch.doctor.diagnosis import brief
 from launch.doctor.examine import Clock, Examined, Way
 from launch.host_schema import Hosts
 from launch.overview import size
-from launch.placing import place_arm
 from launch.preflight import check_facts
 from launch.versions import release
 
@@ -37,6 +35,8 @@ def _row(found: Examined, pinned: Mapping[str, str]) -> list[str]:
     if found.diagnosis is not None or found.clock is None:
         return [found.host.name, "no", *["-"] * (len(HOSTS_HEADER) - 2)]
     ports = "any" if found.host.ports is None else f"{facts['ports_free']} of {found.host.ports}"
+    if facts["ports_free"] is None and found.host.ports is not None:
+        ports = "-"  # where they would be is not known
     unlimited = facts["nofile_hard"] < 0
     return [
         found.host.name,
@@ -140,25 +140,12 @@ def _misfits(
     """What hosts lack for ``experiment``."""
     facts = {found.host.name: _for_preflight(found) for found in examined}
     misfits = check_facts(experiment, hosts, facts)
-    sockets: dict[str, int] = {}
-    for arm in settled(experiment).arms:
-        placement = place_arm(arm, experiment.seeds[0], hosts, cores_of(examined))
-        for found in examined:
-            name = found.host.name
-            sockets[name] = max(sockets.get(name, 0), placement.tcp_sockets(name))
     task = None if data_comes else _task_with_data(experiment)
     for found in examined:
         if task and found.facts["data"] is None and found.host.data is None:
             misfits.append(
                 f"host {found.host.name}: there is no folder of data sets for {task}; bring them there "
                 f"and set data for this host, or have those of this machine sent with --send-data"
-            )
-        free, needed = found.facts["ports_free"], sockets[found.host.name]
-        taken = ", ".join(map(str, found.facts["ports_taken"]))
-        if taken and free < needed:
-            misfits.append(
-                f"host {found.host.name}: {needed} processes need ports, and {free} of {found.host.ports} "
-                f"are free (taken: {taken}, ...); set a longer range"
             )
     return misfits
 
@@ -173,7 +160,10 @@ def _for_preflight(found: Examined) -> dict[str, Any]:
     facts = found.facts
     installed = {name: version for name, version in facts["packages"].items() if version is not None}
     given = found.host.python is not None or found.host.local
-    keys = ("cores", "memory_available", "disk_free", "nofile_hard", "address")
+    keys = (
+        *("cores", "memory_available", "disk_free", "nofile_hard", "address"),
+        *("ports_free", "ports_taken"),
+    )
     return {
         **{key: facts[key] for key in keys if facts[key] is not None},
         "versions": {"python": facts["python"], **(installed if given else {})},

@@ -32,14 +32,22 @@ class Fleet:
         hosts: where.
         starter: how agents are started there.
         tell: hears a line on what takes time before the first job.
+        sockets: that a host has at most; no more free ports are counted. None: all are.
     """
 
-    def __init__(self, hosts: Hosts, starter: Starter, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        starter: Starter,
+        tell: Callable[[str], None] = lambda _: None,
+        sockets: int | None = None,
+    ) -> None:
         self._hosts = hosts
         self._lost: tuple[Host, ...] = ()  # to be dropped, if another job comes
         self._dropped = False
         self._starter = starter
         self._tell = tell
+        self._sockets = sockets
         self._lines: dict[str, Line] = {}
         self._pulse: Pulse | None = None
         self._met = False
@@ -183,6 +191,7 @@ class Fleet:
             "remote": line.remote,
             "bind": host.bind,
             "ports": host.port_range,
+            "sockets": self._sockets,
             "folder": host.folder or "~/.cache/decentral",
             "towards": [other.target for other in self._hosts.hosts if other is not host],
         }

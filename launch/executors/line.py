@@ -128,8 +128,7 @@ class Line:
                     self.facts = {name: value for name, value in event.items() if name != "is"}
                     self.order("host", **introduction)
                 case "here":
-                    self.facts["address"] = event["address"]
-                    self.facts["disk_free"] = event["disk_free"]
+                    self.facts |= {name: value for name, value in event.items() if name != "is"}
                     self.met = True
                 case "refused":
                     raise RunFailed(event["what"])

@@ -92,7 +92,8 @@ def test_a_lost_agent_is_named_and_ends_the_job(
     assert struck.lost_s - struck.at_s < within_s
 
 
-def test_a_range_without_enough_free_ports_is_named(tmp_path: Path) -> None:
+def test_a_range_that_was_taken_after_all_was_checked_is_named(tmp_path: Path) -> None:
+    """As by another run at the same time; fleets check nothing themselves."""
     fleet = Fleet(loopback(2, ports="21000-21001"), LocalStarter())
     try:
         outcome = ended(fleet, arm(), tmp_path, SilentDisplay())

@@ -183,6 +183,7 @@ class TestTables:
             ({"unwritable": "Read-only file system"}, "disk", "not writable"),
             ({"nofile_hard": -1}, "descriptors", "unlimited"),
             ({"address": None}, "listens on", "-"),
+            ({"address": None, "ports": "20000-20099"}, "free ports", "-"),
             ({"clock": Clock(-125.04, 0.02)}, "clock", "-125.0 ± 0.02 s"),
         ],
     )
@@ -224,7 +225,7 @@ class TestVerdict:
             ({"address": "127.0.0.1"}, "which other hosts cannot reach; set bind"),
             (
                 {"ports": "20000-20099", "ports_free": 3, "ports_taken": [20000, 20001]},
-                r"processes need ports, and 3 of 20000-20099 are free \(taken: 20000, 20001, ...\)",
+                r"processes need a port each and only 3 of ports = 20000-20099 are free",
             ),
         ],
     )
@@ -284,7 +285,13 @@ class TestFacts:
 
     def asked(self, tmp_path: Path, **changed: Any) -> dict[str, Any]:
         request = {
-            **{"bind": "127.0.0.1", "ports": None, "towards": [], "folder": str(tmp_path / "a" / "b")},
+            **{
+                "bind": "127.0.0.1",
+                "remote": True,
+                "ports": None,
+                "towards": [],
+                "folder": str(tmp_path / "a" / "b"),
+            },
             **{
                 "packages": ["numpy", "absent"],
                 "versions": {"numpy": version("numpy")},
@@ -330,7 +337,14 @@ class TestFacts:
         assert self.asked(tmp_path, bind=None)["address"] == "127.0.0.3"
         monkeypatch.setenv("SSH_CONNECTION", "192.0.2.9 50000 192.0.2.1 22")  # somebody else's environment
         assert self.asked(tmp_path, bind=None, towards=["127.0.0.1"])["address"] == "127.0.0.1"
-        assert "set bind" in self.asked(tmp_path, bind=None)["no_address"]
+        assert "cannot tell by which" in self.asked(tmp_path, bind=None)["no_address"]
+
+    def test_the_ssh_of_the_terminal_says_nothing_of_the_launchers_own_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSH_CONNECTION", "192.0.2.9 50000 127.0.0.3 22")
+        found = self.asked(tmp_path, bind=None, remote=False, towards=["127.0.0.1"])
+        assert found["address"] == "127.0.0.1"
 
     def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from decentral.config import load
-from decentral.errors import ConfigError
+from decentral.errors import ConfigError, PreflightError
 from launch.cli import app
 from launch.crossing import crossings
 from launch.host_plan import check_hosts, host_tables, notes
 from launch.hosts import Host, Hosts
 from launch.placing import place_arm
-from launch.preflight import AGENT_BYTES, Demand, check_facts
+from launch.preflight import AGENT_BYTES, REPORT_BYTES, Demand, check_facts, preflight
 
 TINY = """
 name = "tiny"
@@ -201,16 +203,50 @@ class TestFacts:
         "versions": {"python": "3.11.2", "torch": "2.3.0", "numpy": "2.0"},
     }
 
-    def problems(self, tiny: Path, **changed: Any) -> list[str]:
+    def problems(self, tiny: Path, overrides: Sequence[str] = (), **changed: Any) -> list[str]:
         facts = {
             "a": {**self.GOOD, "address": "10.0.0.1"},
             "b": {**self.GOOD, "address": "10.0.0.2", **changed},
         }
-        return check_facts(load(tiny), made(Host(name="a"), Host(name="b")), facts)
+        hosts = made(Host(name="a"), Host(name="b", ports="20000-20099"))
+        return check_facts(load(tiny, overrides), hosts, facts)
 
     def test_hosts_that_have_everything(self, tiny: Path) -> None:
         assert self.problems(tiny) == []
         assert self.problems(tiny, nofile_hard=-1) == []
+        assert self.problems(tiny, ports_free=4, ports_taken=[20000]) == []
+        assert self.problems(tiny, ports_free=None, ports_taken=[]) == []
+
+    def test_a_host_gives_back_what_a_run_has_taken_before_the_next(self, tiny: Path) -> None:
+        demand = Demand.of(load(tiny).arms[0], 1)
+        for seeds in ("[1]", "[1,2,3]"):
+            assert self.problems(tiny, [f"seeds={seeds}"], disk_free=demand.disk_bytes(4)) == []
+            assert self.problems(tiny, [f"seeds={seeds}"], disk_free=demand.disk_bytes(4) - 1) != []
+
+    def test_checkpoints_take_space(self, tiny: Path) -> None:
+        free = Demand.of(load(tiny).arms[0], 1).disk_bytes(4)
+        assert self.problems(tiny, ["checkpoint.every=5"], disk_free=free)
+        with_them = Demand.of(load(tiny, ["checkpoint.every=5"]).arms[0], 1).disk_bytes(4)
+        assert self.problems(tiny, ["checkpoint.every=5"], disk_free=with_them) == []
+
+    def test_the_launchers_own_machine_writes_into_the_run_folder(self, tiny: Path) -> None:
+        facts = {name: {**self.GOOD, "disk_free": 0} for name in "ab"}
+        problems = check_facts(load(tiny), made(Host(name="a", local=True), Host(name="b")), facts)
+        assert problems
+        assert all(problem.startswith("host b: ") for problem in problems)
+
+    def test_every_seed_counts(self, tmp_path: Path) -> None:
+        """Regions, and with them how many nodes a host gets, are drawn anew for every seed."""
+        path = tmp_path / "regions.toml"
+        path.write_text(TINY.replace("nodes = 8", "nodes = 25") + '\n[network]\nname = "aws10"\n')
+        hosts = made(Host(name="a", regions=("tokyo",)), Host(name="b"))
+        on_a = {seed: len(place_arm(load(path).arms[0], seed, hosts).nodes_on("a")) for seed in range(1, 30)}
+        few, many = min(on_a, key=on_a.__getitem__), max(on_a, key=on_a.__getitem__)
+        assert on_a[few] < on_a[many]
+        free = Demand.of(load(path).arms[0], few).memory_bytes(on_a[few])
+        facts = {"a": {"memory_available": free}}
+        for seeds, expected in (([few], 0), ([few, many], 2), ([many, few], 2)):
+            assert len(check_facts(load(path, [f"seeds={seeds}"]), hosts, facts)) == expected
 
     @pytest.mark.parametrize(
         ("changed", "words"),
@@ -221,7 +257,11 @@ class TestFacts:
             ),
             ({"disk_free": 4096}, "MiB of disk space and 0 MiB are free; free space, or set folder"),
             ({"nofile_hard": 80}, "8 nodes need 88 file descriptors per process and it allows 80"),
-            ({"versions": {"python": "3.9.18"}}, "its Python is 3.9.18 and 3.11 or newer is needed"),
+            (
+                {"ports_free": 3, "ports_taken": [20000, 20001]},
+                r"4 processes need a port each and only 3 of ports = 20000-20099 are free "
+                r"\(taken: 20000, 20001, ...\); set a longer range",
+            ),
             ({"address": "127.0.1.1"}, "127.0.1.1, which other hosts cannot reach; set bind"),
         ],
     )
@@ -255,3 +295,25 @@ class TestFacts:
     def test_a_host_without_members_needs_nothing(self, tiny: Path) -> None:
         facts = {"a": {**self.GOOD, "cores": 16}, "b": {"memory_available": 0, "disk_free": 0, "cores": 1}}
         assert check_facts(load(tiny), made(Host(name="a"), Host(name="b", share=0)), facts) == []
+
+
+class TestLauncher:
+    """What the machine that the command is typed on must have."""
+
+    def test_memory_is_needed_where_nodes_run(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launch.preflight.memory_available", lambda: AGENT_BYTES)
+        with pytest.raises(PreflightError, match=r"8 nodes need about .* 600 MiB are available"):
+            preflight(load(tiny), tmp_path)
+        preflight(load(tiny), tmp_path, elsewhere=True)
+
+    def test_all_that_is_collected_needs_space(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def disk_usage(path: Path) -> Any:
+            return SimpleNamespace(free=REPORT_BYTES)
+
+        monkeypatch.setattr("launch.preflight.shutil.disk_usage", disk_usage)
+        with pytest.raises(PreflightError, match="has 10 MiB free"):
+            preflight(load(tiny), tmp_path, elsewhere=True)
