@@ -1,4 +1,4 @@
-"""Who writes into a folder: a lock on the folder itself, which goes with the last process that holds it."""
+"""Who writes into a folder: a lock on a file in it, which goes with the last process that holds it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import os
 import time
 from pathlib import Path
 
+from decentral.disk import unwritable
 from decentral.errors import PreflightError
 
 PATIENCE_S = 15.0
 """Nodes of a run whose launcher was killed end within 10 s."""
+HELD = ".held"
+"""The file: on a disk that machines share, all of them see locks on files, not those on folders."""
 _LOOK_EVERY_S = 0.05
 
 
@@ -23,11 +26,14 @@ class Hold:
         patience_s: how long to wait for others; None: ``PATIENCE_S``.
 
     Raises:
-        PreflightError: others hold it all the time.
+        PreflightError: others hold it all the time, or it cannot be written.
     """
 
     def __init__(self, folder: Path, *, alone: bool, patience_s: float | None = None) -> None:
-        self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(folder / HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise unwritable(folder, error) from error
         kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         deadline_s = time.monotonic() + (PATIENCE_S if patience_s is None else patience_s)
         while True:
@@ -46,6 +52,14 @@ class Hold:
                 return
             else:
                 return
+
+    def __enter__(self) -> Hold:
+        """Held inside the block."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """The block is left."""
+        self.let_go()
 
     def let_go(self) -> None:
         """End it; may be called twice."""

@@ -39,7 +39,7 @@ class LiveFile(Display):
         self._every_s = every_s
         self._progress = Progress(now)
         self._due_s = 0.0
-        self._broken = False
+        self._closed = self._noted = False
         self._stalls: list[dict[str, Any]] = []
 
     def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
@@ -112,7 +112,7 @@ class LiveFile(Display):
     def close(self) -> None:
         """See ``Display``; the file is gone afterwards."""
         self._display.close()
-        self._broken = True
+        self._closed = True
         with suppress(OSError):  # it is out of date by itself once the launcher is gone
             (self._folder.path / LIVE).unlink()
 
@@ -139,14 +139,15 @@ class LiveFile(Display):
             self._write()
 
     def _write(self) -> None:
-        if self._broken:
+        if self._closed:
             return
         self._due_s = self._progress.now() + self._every_s
         try:
             self._folder.write_json(LIVE, self._content())
         except PreflightError as error:  # to look on must not end the run; that its logs fail will
-            self._broken = True
-            self._display.note(f"decentral status will not know how far this run is: {error}")
+            if not self._noted:
+                self._noted = True
+                self._display.note(f"decentral status may not know how far this run is: {error}")
 
     def _content(self) -> dict[str, Any]:
         jobs, job = self._progress.jobs, self._progress.running

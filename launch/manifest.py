@@ -17,6 +17,15 @@ from launch.launcher import Launcher
 from launch.paths import RunFolder
 
 MANIFEST_VERSION = 1
+_WAITING: Mapping[str, Any] = {
+    "state": "waiting",
+    "cause": None,
+    "wall_s": None,
+    "stalls": [],
+    "placement": None,
+    "lost": [],
+}
+"""What is known of a job before it runs."""
 
 
 class Manifest:
@@ -75,11 +84,7 @@ class Manifest:
                     "arm": job.arm.name,
                     "seed": job.seed,
                     "folder": str(job.folder.path.relative_to(folder.path)),
-                    "state": "waiting",
-                    "cause": None,
-                    "wall_s": None,
-                    "placement": None,
-                    "lost": [],
+                    **_WAITING,
                 }
                 for job in jobs
             ],
@@ -94,7 +99,7 @@ class Manifest:
         *,
         command: Sequence[str],
         hosts: Mapping[str, Mapping[str, Any]],
-        origins: Sequence[Mapping[str, Any]],
+        origins: Mapping[int, Mapping[str, Any]],
         warnings: Sequence[str],
     ) -> Manifest:
         """That of a run that goes on.
@@ -104,7 +109,7 @@ class Manifest:
             content: its manifest so far.
             command: the command line.
             hosts: what is known of every host now.
-            origins: of every job that is run now: arm, seed, and the checkpoint that it goes on from.
+            origins: by number, of every job that is run now: arm, seed, the checkpoint that it goes on from.
             warnings: what may make its end another than it would have been.
         """
         session = {
@@ -112,13 +117,16 @@ class Manifest:
             "started_utc": _utc(),
             **code(),
             "hosts": [{"host": name, **facts} for name, facts in hosts.items()],
-            "jobs": list(origins),
+            "jobs": list(origins.values()),
             "warnings": list(warnings),
         }
         ended = {"ended_utc": None, "state": "running", "cause": None, "exit_code": None}
+        jobs = [
+            {**job, **(_WAITING if number in origins else {})} for number, job in enumerate(content["jobs"])
+        ]
         launcher = Launcher.this().to_manifest()
         sessions = [*content.get("resumed", []), session]
-        return cls(folder, {**content, **ended, "launcher": launcher, "resumed": sessions})
+        return cls(folder, {**content, **ended, "launcher": launcher, "jobs": jobs, "resumed": sessions})
 
     def write(self) -> None:
         """Write what is known now."""

@@ -273,13 +273,18 @@ def _meet(channel: Channel, endpoint: Endpoint | None) -> None:
 
 
 def save_model(path: Path, x: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-    """Write a final flat model.
+    """Write a final flat model, whole or not at all.
 
     Raises:
         PreflightError: the file cannot be written; names it.
     """
+    beside = path.with_name(f".{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, x)
+        with beside.open("wb") as file:
+            np.save(file, x)
+        beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
         raise unwritable(path, error) from error

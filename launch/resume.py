@@ -23,7 +23,7 @@ from launch.compose import check
 from launch.display import Display
 from launch.executors.base import Job
 from launch.files import with_copies
-from launch.holding import Hold
+from launch.holding import HELD, Hold
 from launch.hosts import Hosts
 from launch.launcher import Launcher
 from launch.manifest import Manifest, code
@@ -61,8 +61,7 @@ def resume_run(run: Path, options: ResumeOptions, display: Display) -> Path:
     seen = look(run)
     _refuse_what_runs(seen)
     folder = RunFolder(seen.folder.resolve())
-    hold = Hold(folder.path, alone=True, patience_s=0.0)
-    try:
+    with Hold(folder.path, alone=True, patience_s=0.0):
         asked = _experiment(folder)
         if not _unfinished(asked, seen, folder):
             display.note(f"{seen.name} is complete: nothing is left to run; its report is written anew")
@@ -91,14 +90,12 @@ def resume_run(run: Path, options: ResumeOptions, display: Display) -> Path:
                 seen.manifest,
                 command=options.command,
                 hosts=hosts,
-                origins=[_origin(job) for _, job in jobs],
+                origins={number: _origin(job) for number, job in jobs},
                 warnings=warnings,
             )
             return Session(folder, jobs, manifest)
 
         return run_session(experiment, chosen, display, begin)
-    finally:
-        hold.let_go()
 
 
 def _refuse_what_runs(seen: Seen) -> None:
@@ -208,7 +205,7 @@ def _set_newer_aside(folder: JobFolder, number: int) -> None:
 
 def _set_aside(folder: JobFolder) -> Path | None:
     """Move what a job had written into a folder of its own; None if there was nothing."""
-    written = [path for path in folder.path.iterdir() if not path.name.startswith("before-")]
+    written = [each for each in folder.path.iterdir() if not each.name.startswith(("before-", HELD))]
     return _move_aside(folder, written) if written else None
 
 

@@ -7,10 +7,15 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 _LOCK = ".lock"
+NAMED_WITHIN_S = 600.0
+"""A folder has its lock and its name a moment after it was made, however busy the machine."""
 
 
 class PrivateFolder:
@@ -42,7 +47,7 @@ class PrivateFolder:
     def remove(self) -> None:
         """Remove it with all that is in it; may be called twice."""
         if self._lock >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
             os.close(self._lock)
             self._lock = -1
 
@@ -55,15 +60,41 @@ def _host() -> str:
 def _sweep(parent: Path, ours: str) -> None:
     """Remove folders of this host and user whose owners are all gone."""
     for folder in parent.glob(f"{ours}*"):
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:  # another user's, or one that is being removed
-            continue
-        try:
-            if os.fstat(lock).st_uid == os.geteuid():
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # its owner lives
-            continue
-        finally:
-            os.close(lock)
+        if _abandoned(folder):
+            _remove(folder)
+    for folder in parent.glob(f".{ours}*"):  # of an owner that was killed before its folder had its name
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > NAMED_WITHIN_S and _abandoned(folder):
+                _remove(folder)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether ``folder`` is this user's, and nobody holds its lock."""
+    try:
+        about = folder.lstat()
+        if about.st_uid != os.geteuid() or not stat.S_ISDIR(about.st_mode):
+            return False
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:  # it has had one: whoever was removing it was killed, or is about to be done
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # its owner lives
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last: as long as anything else is left, it says whether the owner lives."""
+    with suppress(OSError):  # another may be removing it too
+        for path in folder.iterdir():
+            if path.name != _LOCK:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

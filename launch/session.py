@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -24,6 +24,7 @@ from launch.compose import check, complete
 from launch.display import Display
 from launch.executors.base import Executor, Interruption, Job, Outcome
 from launch.facts import facts
+from launch.holding import Hold
 from launch.host_plan import check_hosts
 from launch.hosts import Hosts
 from launch.live import LiveFile
@@ -76,7 +77,10 @@ def run_experiment(experiment: Experiment, options: RunOptions, display: Display
     """
     check(experiment, options.executor)
     experiment = complete(experiment)
-    return run_session(experiment, options, display, lambda hosts: _begin(experiment, options, hosts))
+    with ExitStack() as held:
+        return run_session(
+            experiment, options, display, lambda hosts: _begin(experiment, options, hosts, held)
+        )
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,13 @@ def run_session(experiment: Experiment, options: RunOptions, display: Display, b
         return _run(options, display, fleet, begin(here))
 
 
-def _begin(experiment: Experiment, options: RunOptions, hosts: Mapping[str, Mapping[str, Any]]) -> Session:
+def _begin(
+    experiment: Experiment, options: RunOptions, hosts: Mapping[str, Mapping[str, Any]], held: ExitStack
+) -> Session:
     found = files.content_of(experiment)
     folder = create_run_folder(options.out, experiment.name)
+    # A launcher on another machine that sees this folder cannot tell that this one lives.
+    held.enter_context(Hold(folder.path, alone=True, patience_s=0.0))
     kept = files.keep(found, folder)
     jobs = jobs_of(files.with_copies(experiment, kept, folder), folder)
     manifest = Manifest.begun(
@@ -189,7 +197,8 @@ def _run_jobs(
     try:
         for number, job in numbered:
             if interruption.count:
-                return Outcome("interrupted", "interrupted by the user", Interrupted.exit_code)
+                outcome = Outcome("interrupted", "interrupted by the user", Interrupted.exit_code)
+                break
             display.job_started(job.arm.name, job.seed, job.arm.nodes, most[job.arm.name])
             began = time.monotonic()
             outcome = executor.run(job, display, interruption)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decentral.arrays import FloatArray
 from decentral.errors import PreflightError, RunFailed
 from launch import collect
 from launch.collect import Collector, land
+from launch.process import save_model
 
 
 class Pair:
@@ -75,6 +80,34 @@ def test_what_is_not_complete_stays(pair: Pair) -> None:
     (pair.here / ".hidden" / "file").write_bytes(b"x")
     pair.collect_all()
     assert pair.landed() == {}
+
+
+def test_a_model_is_there_whole_or_not(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is collected while it is written, and a disk that is full in the middle leaves nothing of it."""
+    path = pair.here / "models" / "003.npy"
+    path.parent.mkdir()
+    x = np.arange(5, dtype=np.float32)
+    save = np.save
+    full = False
+
+    def slowly(file: IO[bytes], array: FloatArray) -> None:
+        file.write(b"half")
+        file.flush()
+        pair.collect_all()
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.seek(0)
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", slowly)
+    save_model(path, x)
+    assert pair.landed() == {}
+    full = True
+    with pytest.raises(PreflightError, match=r"004\.npy: No space left"):
+        save_model(path.with_name("004.npy"), x)
+    assert list(path.parent.iterdir()) == [path]
+    pair.collect_all()
+    assert np.load(pair.there / "models" / "003.npy").tobytes() == x.tobytes()
 
 
 def test_what_the_other_end_has_is_not_sent(pair: Pair) -> None:

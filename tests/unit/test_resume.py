@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from decentral.config import load
-from decentral.errors import ConfigError, PreflightError
+from decentral.errors import ConfigError, Interrupted, PreflightError
 from launch import checkpoints
 from launch.cli import app
 from launch.executors import inline
-from launch.executors.base import Job
+from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.inline_checkpoints import InlineCheckpoints
 from launch.holding import Hold
 from launch.launcher import Launcher
+from launch.live import LIVE
 from launch.paths import JobFolder
 from launch.resume import ResumeOptions, resume_run
 from launch.session import RunOptions, run_experiment
@@ -274,6 +276,67 @@ def test_only_one_session_at_a_time(cut_off: Path) -> None:
     with pytest.raises(PreflightError, match="another session"):
         resume_run(cut_off, RESUME, SilentDisplay())
     other.let_go()
+
+
+def test_what_another_machine_runs_is_held(tmp_path: Path) -> None:
+    """Whether a launcher lives can be told on its own machine only: its folder is locked."""
+    toml = tmp_path / "cut.toml"
+    toml.write_text(EXPERIMENT, encoding="utf-8")
+    refused: list[str] = []
+
+    class Elsewhere(SilentDisplay):
+        def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
+            if not refused:
+                (run,) = tmp_path.glob("cut-*")
+                change(run, lambda manifest: manifest.update(launcher=NOBODY))
+                (run / LIVE).unlink()  # as where it has been stopped for a while, or its disk is full
+                with pytest.raises(PreflightError, match="processes of another session") as refusal:
+                    resume_run(run, RESUME, SilentDisplay())
+                refused.append(str(refusal.value))
+
+    options = RunOptions(out=tmp_path, executor="inline", command=("decentral", "run"))
+    run = run_experiment(load(toml), options, Elsewhere())
+    assert refused
+    Hold(run, alone=True, patience_s=0.0).let_go()
+
+
+def test_what_is_not_to_be_trusted_is_told_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first job has run and is distrusted, before the second somebody presses Ctrl-C."""
+    toml = tmp_path / "cut.toml"
+    toml.write_text(EXPERIMENT, encoding="utf-8")
+
+    def run(self: Any, job: Job, display: Any, interruption: Interruption) -> Outcome:
+        os.kill(os.getpid(), signal.SIGINT)
+        return Outcome("done", distrust=("links were late",))
+
+    monkeypatch.setattr(inline.InlineExecutor, "run", run)
+    options = RunOptions(out=tmp_path, executor="inline", command=("decentral", "run"))
+    with pytest.raises(Interrupted):
+        run_experiment(load(toml), options, SilentDisplay())
+    (path,) = tmp_path.glob("cut-*/manifest.json")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    assert manifest["distrust"] == ["EL seed 1: links were late"]
+    assert [job["state"] for job in manifest["jobs"]] == ["done", *["waiting"] * 3]
+
+
+def test_jobs_that_are_run_again_wait_meanwhile(cut_off: Path) -> None:
+    """Else ``status`` would show the failures of the session before beside a run that is well."""
+    gone = {"node": 3, "host": "h", "cause": "x", "round": 1, "time_s": 1.0}
+    failed = {"state": "failed", "cause": "node 3 died", "wall_s": 3.0, "stalls": [{}], "lost": [gone]}
+    change(cut_off, lambda manifest: manifest["jobs"][2].update(failed))
+    seen: list[list[dict[str, Any]]] = []
+
+    class Looking(SilentDisplay):
+        def job_started(self, arm: str, seed: int, nodes: int, max_rounds: int) -> None:
+            seen.append(json.loads((cut_off / "manifest.json").read_text(encoding="utf-8"))["jobs"])
+
+    resume_run(cut_off, RESUME, Looking())
+    first = seen[0]
+    assert [job["state"] for job in first] == ["done", "done", "waiting", "waiting"]
+    assert [first[2][key] for key in ("cause", "wall_s", "stalls", "lost")] == [None, None, [], []]
+    assert first[2]["folder"] == "overlap/seed-1"
 
 
 def test_other_code_is_a_warning(cut_off: Path) -> None:

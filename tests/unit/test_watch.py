@@ -126,11 +126,17 @@ class TestLiveFile:
             def note(self, text: str) -> None:
                 notes.append(text)
 
-        shown = LiveFile(RunFolder(tmp_path / "absent"), Noting(), now=lambda: 0.0)
+        now_s = iter(range(0, 1000, 10))
+        shown = LiveFile(RunFolder(tmp_path / "absent"), Noting(), now=lambda: float(next(now_s)))
         shown.plan([("EL", 1)], nodes=3, max_rounds=10)
         shown.job_started("EL", 1, 3, 10)
         assert len(notes) == 1
         assert "cannot write" in notes[0]
+        (tmp_path / "absent").mkdir()  # there is space again
+        shown.tick()
+        assert self.live(tmp_path / "absent")["job"]["arm"] == "EL"
+        shown.close()
+        assert list((tmp_path / "absent").iterdir()) == []
 
 
 class TestStatus:
