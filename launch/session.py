@@ -108,6 +108,14 @@ def run_session(experiment: Experiment, options: RunOptions, display: Display, b
     Raises:
         PreflightError, RunFailed, Interrupted: as ``run_experiment``.
     """
+    # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
+    with Interruption().installed() as interruption:
+        return _prepare_and_run(experiment, options, display, begin, interruption)
+
+
+def _prepare_and_run(
+    experiment: Experiment, options: RunOptions, display: Display, begin: Begin, interruption: Interruption
+) -> Path:
     if options.hosts is not None:
         check_hosts(experiment, options.hosts)
     in_here = options.executor == "inline"
@@ -117,16 +125,16 @@ def run_session(experiment: Experiment, options: RunOptions, display: Display, b
         from launch.executors.inline import InlineExecutor
 
         with closing(InlineExecutor()) as inline:
-            return _run(options, display, inline, begin({"localhost": facts(options.out)}))
+            return _run(options, display, inline, begin({"localhost": facts(options.out)}), interruption)
     sockets = max(arm.nodes for arm in experiment.arms) + 2  # all nodes, the observer and the timekeeper
     with closing(make_fleet(options, display, sockets)) as fleet:
-        fleet.start()  # agents import torch while folder and manifest are made
+        fleet.start(interruption)  # agents import torch while folder and manifest are made
         here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
         if options.hosts is not None:
-            here = fleet.meet()
+            here = fleet.meet(interruption)
             if problems := check_facts(experiment, options.hosts, here):
                 raise PreflightError("\n".join(problems))
-        return _run(options, display, fleet, begin(here))
+        return _run(options, display, fleet, begin(here), interruption)
 
 
 def _begin(
@@ -159,21 +167,25 @@ def jobs_of(experiment: Experiment, folder: RunFolder) -> list[Job]:
     ]
 
 
-def _run(options: RunOptions, display: Display, executor: Executor, session: Session) -> Path:
+def _run(
+    options: RunOptions,
+    display: Display,
+    executor: Executor,
+    session: Session,
+    interruption: Interruption,
+) -> Path:
     folder, jobs, manifest = session.folder, session.jobs, session.manifest
-    # To the end: an impatient further Ctrl-C must not cost the manifest's last state and the report.
-    with Interruption().installed() as interruption:
-        manifest.write()
-        outcome = _run_jobs(jobs, executor, LiveFile(folder, display), manifest, interruption)
-        if options.strict and outcome.distrust and outcome.state == "done":
-            outcome = replace(outcome, exit_code=NotTrustworthy.exit_code)
-        try:
-            manifest.end(outcome)
-            write_report(folder.path)
-        except PreflightError as error:
-            # A full disk stops nodes and report alike; why the run ended must not be lost over it.
-            _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
-            raise
+    manifest.write()
+    outcome = _run_jobs(jobs, executor, LiveFile(folder, display), manifest, interruption)
+    if options.strict and outcome.distrust and outcome.state == "done":
+        outcome = replace(outcome, exit_code=NotTrustworthy.exit_code)
+    try:
+        manifest.end(outcome)
+        write_report(folder.path)
+    except PreflightError as error:
+        # A full disk stops nodes and report alike; why the run ended must not be lost over it.
+        _raise_unless_done(outcome, folder, f"\nno report was written: {error}")
+        raise
     _raise_unless_done(outcome, folder)
     if options.strict and outcome.distrust:
         untrusted = NotTrustworthy("not trustworthy: " + "\n".join(outcome.distrust))

@@ -110,6 +110,10 @@ class Deployment:
         if self._send is not None:
             self._carry_data(plans, self._send, tell)
 
+    def cancel(self) -> None:
+        """Make ``deploy``, which is under way or yet to come, fail within 2 s; also from a signal handler."""
+        self._lines.cancel()
+
     def _look(self, packages: Packages, wanted: str, run: str, host: Host) -> dict[str, Any]:
         request = {
             "do": "look",

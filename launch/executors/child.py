@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,15 +47,17 @@ def spawn(
     )
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a child of ``spawn`` and what it started (a ProxyCommand), within 2 s.
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """End children of ``spawn`` and what they started (a ProxyCommand), all of them within 2 s.
 
     A process that the kernel itself holds (a dead network file system) is left to it.
     """
     for number, patience_s in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
-        if process.poll() is not None:
-            return
-        with suppress(ProcessLookupError, PermissionError):  # before it is the leader of its session
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
+        left = [process for process in processes if process.poll() is None]
+        for process in left:
+            with suppress(ProcessLookupError, PermissionError):  # before it is the leader of its session
+                os.killpg(process.pid, number)
+        by_s = time.monotonic() + patience_s
+        for process in left:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, by_s - time.monotonic()))

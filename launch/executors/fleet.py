@@ -52,15 +52,19 @@ class Fleet:
         self._pulse: Pulse | None = None
         self._met = False
 
-    def start(self) -> None:
+    def start(self, interruption: Interruption | None = None) -> None:
         """Bring what is missing to the hosts and start the agents, which import torch meanwhile.
 
         Raises:
             PreflightError: a host cannot be used; names all of them and why.
+            Interrupted: by ``interruption``; hosts remove what they have not completed.
         """
         if self._lines:
             return
-        self._starter.prepare(self._hosts.hosts, self._tell)
+        if interruption is None:
+            self._starter.prepare(self._hosts.hosts, self._tell)
+        else:
+            self._prepare(interruption)
         for host in self._hosts.hosts:
             self._lines[host.name] = Line(host, self._starter)
         self._pulse = Pulse(self._lines.values())
@@ -74,7 +78,7 @@ class Fleet:
             PreflightError: some agents could not be started or did not answer in time; names them and why.
             Interrupted: by ``interruption``.
         """
-        self.start()
+        self.start(interruption)
         if not self._met:
             problems = self._await_all(interruption)
             if problems:
@@ -151,6 +155,16 @@ class Fleet:
             raise PreflightError(f"{lost}: its nodes cannot run on the others ({error}); {step}") from error
         self._hosts, self._lost, self._dropped = hosts, (), True
         display.note(f"{lost}: its nodes run on {', '.join(host.name for host in rest)} from now on")
+
+    def _prepare(self, interruption: Interruption) -> None:
+        try:
+            with interruption.calling(self._starter.cancel):
+                self._starter.prepare(self._hosts.hosts, self._tell)
+        except PreflightError:
+            if not interruption.count:
+                raise
+        if interruption.count:
+            raise Interrupted("interrupted by the user")
 
     def _await_all(self, interruption: Interruption | None) -> list[str]:
         """Read until all agents and this process know each other; what went wrong with those that do not."""

@@ -80,6 +80,10 @@ class SlurmStarter:
             raise PreflightError("--slurm needs the command srun, which is not in PATH; load its module")
         self._deployment.deploy(hosts, tell)
 
+    def cancel(self) -> None:
+        """As ``Starter.cancel``."""
+        self._deployment.cancel()
+
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``, after ``prepare``; from a thread that lives as long as the child may."""
         place = self._deployment.place(host)

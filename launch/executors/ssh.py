@@ -96,6 +96,10 @@ class SshStarter:
         here = [host.name for host in hosts if host.local]
         self._deployment.deploy([host for host in hosts if not host.local], tell, here)
 
+    def cancel(self) -> None:
+        """As ``Starter.cancel``."""
+        self._deployment.cancel()
+
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``, after ``prepare``; from a thread that lives as long as the child may."""
         if host.local:

@@ -54,6 +54,10 @@ class Starter(Protocol):
         """
         ...
 
+    def cancel(self) -> None:
+        """Make ``prepare`` fail soon; called by the signal handler of the thread that is in it."""
+        ...
+
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """Start the agent of ``host``; returns at once, also where the host cannot be reached.
 
@@ -77,6 +81,9 @@ class LocalStarter:
 
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
         """Nothing: what runs here is here."""
+
+    def cancel(self) -> None:
+        """Nothing: ``prepare`` takes no time."""
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import tarfile
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +36,15 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def end_with(parent: int) -> None:
-    """End this process, in order, once its parent has: the line to the launcher is cut then.
+    """End this process, in order, once its parent has or nobody reads its answer: the line is cut then.
 
-    Its input cannot tell: that ends where the request does.
+    A connection that ssh sessions share (ControlMaster) outlives them, and so does this process's parent. Its
+    input cannot tell: that ends where the request does.
     """
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY_S)  # the kernel's parent-death signal would leave half a folder, and pip
+    answer = select.poll()
+    answer.register(sys.stdout.fileno(), 0)  # tells of errors alone: its other end is closed
+    while os.getppid() == parent and not answer.poll(_LOOK_EVERY_S * 1000):
+        pass  # the kernel's parent-death signal would leave half a folder, and pip
     os.kill(os.getpid(), signal.SIGTERM)
 
 

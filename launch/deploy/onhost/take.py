@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -114,14 +115,21 @@ def _check_space(folder: str, size: int) -> None:
 
 
 def _tool(what: str, command: list[str], also: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, **(also or {})},
-        check=False,
-    )
-    if done.returncode != 0:
-        last = done.stdout.decode(errors="replace").strip().splitlines()[-6:]
+        start_new_session=True,
+    ) as tool:
+        try:
+            said, _ = tool.communicate()
+        except BaseException:
+            # venv and pip start others, which would go on and fill what is about to be removed.
+            with suppress(ProcessLookupError):
+                os.killpg(tool.pid, signal.SIGKILL)
+            raise
+    if tool.returncode != 0:
+        last = said.decode(errors="replace").strip().splitlines()[-6:]
         raise Refused("\n".join([f"{what} failed:", *last]))
