@@ -23,8 +23,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _WORD = re.compile(r"[A-Za-z0-9._:%@+-]+")
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 _LOWEST_PORT, _HIGHEST_PORT = 1024, 65535
-OF_SSH = ("address", "user", "port", "ssh_options")
-"""Keys that mean nothing where the agent is a child process."""
+OF_SSH = ("address", "user", "port", "ssh_options", "python")
+"""Keys that mean nothing where the agent is a child process, with the launcher's Python."""
 _LISTS = ("ssh_options", "nodes", "regions")
 
 
@@ -97,7 +97,7 @@ class Host(Settings):
             ``target`` to.
         user: for ssh.
         port: for ssh.
-        python: a Python that has all packages; None: a private environment is made.
+        python: a Python that has all packages; None: a private environment is made. Not of a local host.
         cores: how many may be used; None: all that the agent finds.
         share: a host gets nodes in proportion to its cores times this.
         folder: where code, environment and scratch go; None: ``~/.cache/decentral``.

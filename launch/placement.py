@@ -80,8 +80,8 @@ def place(
     Hosts that list nodes or regions get exactly those. The other nodes go to the other hosts in contiguous
     blocks in proportion to cores times share (largest remainder), to every such host at least one if there
     are enough. If nodes have regions, blocks are of regions instead, and a region stays on one host as far as
-    ``SLACK`` allows. Observer and timekeeper go to the host with the most spare cores. Members are pinned on
-    hosts that have a core for each of theirs.
+    ``SLACK`` allows. Observer and timekeeper go to the host that then has the fewest processes per core.
+    Members are pinned on hosts that have a core for each of theirs.
 
     Hosts of unknown cores are taken to have as many as the smallest known one, and are not pinned on.
 
@@ -108,9 +108,14 @@ def place(
         blocks = _by_region(rest, due, regions)
     nodes_on |= dict(zip(names, blocks, strict=True))
     host_of = {node: host.name for host in hosts for node in nodes_on[host.name]}
-    spare = {host.name: _cores(host, hosts) - len(nodes_on[host.name]) for host in hosts}
-    roomiest = max(spare, key=spare.__getitem__)
-    host_of |= dict.fromkeys((n, n + 1) if timekeeper else (n,), roomiest)
+    others = (n, n + 1) if timekeeper else (n,)
+
+    def load(host: Capacity) -> tuple[Fraction, int]:
+        """Processes per core once ``others`` are there too; of equal ones who has most cores spare."""
+        nodes, cores = len(nodes_on[host.name]), _cores(host, hosts)
+        return Fraction(nodes + len(others), cores), nodes - cores
+
+    host_of |= dict.fromkeys(others, min(hosts, key=load).name)
     host_of = dict(sorted(host_of.items()))
     return Placement(n, host_of, _pinned(hosts, host_of), {host.name: host.cores for host in hosts})
 

@@ -90,7 +90,7 @@ def load_chosen_hosts(path: Path | None, slurm: bool, executor: ExecutorName = "
     if path is not None and slurm:
         raise typer.BadParameter("the hosts are given twice; remove one of the two", param_hint="--slurm")
     if executor == "inline":
-        text = "inline, all nodes are in this process; remove one of the two"
+        text = "with --executor inline all nodes are in this process; remove one of the two"
         raise typer.BadParameter(text, param_hint=given)
     from launch.hosts import load_hosts, slurm_hosts
 

@@ -80,7 +80,8 @@ def run(
 ) -> None:
     """Run an experiment and compare its arms."""
     if resume is not None:
-        if experiment != DEFAULT or overrides or seeds or executor != "processes" or dry_run or predict:
+        plans = dry_run or predict or predict_rounds is not None
+        if experiment != DEFAULT or overrides or seeds or executor != "processes" or plans:
             text = (
                 "a run goes on as it was begun; only --hosts, --slurm, --send-data, --strict and --out may "
                 "be given anew"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from launch.deploy.onhost.look import absolute
 from launch.executors.child import spawn
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class LocalStarter:
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``."""
-        data = {} if host.data is None else {"DECENTRAL_DATA": host.data}
+        data = {} if host.data is None else {"DECENTRAL_DATA": absolute(host.data)}
         return spawn([sys.executable, *AGENT], stderr=log, env={**os.environ, **ENVIRONMENT, **data})
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:

@@ -171,7 +171,10 @@ class TestCommand:
         ("arguments", "words"),
         [
             (("validate", "--slurm", "--hosts", "HOSTS"), "given twice"),
-            (("validate", "--hosts", "HOSTS", "--executor", "inline"), "all nodes are in this process"),
+            (
+                ("validate", "--hosts", "HOSTS", "--executor", "inline"),
+                "with --executor inline all nodes are",
+            ),
             (("run", "--dry-run", "--predict", "--hosts", "HOSTS"), "the same on any hosts"),
             (("validate", "--hosts", "absent"), "absent.*No such file"),
         ],

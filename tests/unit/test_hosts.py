@@ -19,6 +19,7 @@ PROBLEM = re.compile(r'(?:host (?:"[^"]+"|\d+): )?[\w.$\[\]-]+ = \S.*?: \w[^;]{3
 FULL = r"""
 [defaults]
 user = "ann"
+python = "/opt/python3"
 folder = "/scratch/$(whoami); 'x' \"y\""
 ssh_options = ["-o", "ProxyCommand=nc -X 5 %h %p; echo '$( )'"]
 
@@ -80,6 +81,7 @@ class TestToml:
         assert gpu2.port_range is None
         # what ssh alone needs is not inherited by a host that is reached without it
         assert (here.local, here.user, here.ssh_options, here.folder) == (True, None, (), gpu1.folder)
+        assert here.python is None
 
     @pytest.mark.parametrize("text", ["name='localhost'\nlocal=false\nuser='x'", "name='a'\nuser='x'"])
     def test_reached_by_ssh(self, text: str, write) -> None:
@@ -145,6 +147,7 @@ class TestToml:
         ("name='a'\nnodes=[1]\nregions=['x']", "regions", "cannot stand beside nodes"),
         ("name='a'\nlocal=true\nuser='x'", "user", "is for ssh, and this host is local"),
         ("name='localhost'\naddress='b'", "address", "is for ssh, and this host is local"),
+        ("name='a'\nlocal=true\npython='/p'", "python", "is for ssh, and this host is local"),
         ("name='a'\nlocal='yes'", "local", "must be true or false"),
         ("name='a'\nadress='b'", "adress", "did you mean address?"),
         ("name='a'\npassword='b'", "password", "is not a known key; use one of address, bind"),

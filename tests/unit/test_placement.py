@@ -133,6 +133,18 @@ class TestObserverAndTimekeeper:
         assert (placement.host_of[8], placement.host_of[9]) == ("b", "b")
         assert [placement.core_of[member] for member in placement.members_on("b")] == [0, 1, 2, 3, 4, 5]
 
+    def test_where_cores_are_too_few_they_go_to_the_least_loaded_host(self) -> None:
+        """Not to the one that lacks the fewest cores, which is the smallest."""
+        given_hosts = [Capacity("small", 2), Capacity("large", 16)]
+        placement = place(72, given_hosts, regions=None)
+        assert counts(placement, given_hosts) == [8, 64]
+        assert {placement.host_of[72], placement.host_of[73]} == {"large"}
+
+    def test_of_equally_loaded_hosts_the_one_with_more_cores_to_spare(self) -> None:
+        given_hosts = [Capacity("a", 4, nodes=(0,)), Capacity("b", 8, nodes=(1, 2, 3, 4))]
+        placement = place(5, given_hosts, regions=None)
+        assert placement.members_on("b") == (1, 2, 3, 4, 5, 6)
+
     def test_ties_go_to_the_first(self) -> None:
         placement = place(4, [Capacity("a", 2), Capacity("b", 2)], regions=None)
         assert {placement.host_of[4], placement.host_of[5]} == {"a"}

@@ -387,7 +387,10 @@ class TestCommandLine:
         assert "nothing is left to run" in again.stderr
         check_as_finished(cut_off, finished)
 
-    @pytest.mark.parametrize("more", [["default"], ["--set", "nodes=8"], ["--seeds", "3"], ["--dry-run"]])
+    @pytest.mark.parametrize(
+        "more",
+        [["default"], ["--set", "nodes=8"], ["--seeds", "3"], ["--dry-run"], ["--predict-rounds", "5"]],
+    )
     def test_what_a_run_was_asked_for_stays(self, more: list[str], cut_off: Path) -> None:
         done = CliRunner().invoke(app, ["run", *more, "--resume", str(cut_off)])
         expected = 0 if more == ["default"] else 2
