@@ -31,6 +31,18 @@ def replace_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     sync(path.parent)
 
 
+def make_synced(folder: Path) -> None:
+    """Make ``folder`` and what lacks above it; all of them survive a power cut, with what is synced in them.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    lacking = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(lacking):
+        sync(each.parent)
+
+
 def sync(path: Path) -> None:
     """The contents of a file, or what was made or renamed in a folder, survive a power cut.
 

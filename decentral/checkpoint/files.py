@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgpack
 
 from decentral.checkpoint.plain import Decoder, Encoder
-from decentral.disk import replace_synced, unwritable
+from decentral.disk import make_synced, replace_synced, unwritable
 from decentral.errors import CheckpointError
 
 MAGIC = b"\x93DCKPT\r\n"
@@ -63,7 +63,7 @@ def write(path: Path, value: Any) -> Written:
     for piece in pieces:
         digest.update(piece)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_synced(path.parent)
         replace_synced(path, [*pieces, digest.digest()])
     except OSError as error:
         raise unwritable(path, error, REMEDY) from error

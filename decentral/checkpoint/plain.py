@@ -26,7 +26,6 @@ _TELLINGS: tuple[Any, ...] = (Answer, Notice, Stop, Served, Totals)
 _TUPLES: tuple[Any, ...] = (*_TELLINGS, Arrival, Item, Message, Put, Speech, Transfer)
 _NUMBERS = (Kind, Role)
 _NAMED: dict[str, Any] = {cls.__name__: cls for cls in (*_TUPLES, *_NUMBERS, Standing)}
-_VALUES = Message._fields.index("values")
 
 
 class Encoder:

@@ -28,7 +28,7 @@ def refusal(
 
 
 def run_name(name: str) -> str:
-    """The name of a run, which names its folder."""
+    """The name of a run, which names its folder; characters that shells may take for more are refused."""
     if not _RUN_NAME.fullmatch(name) or len(name) > NAME_LENGTH:
         raise refusal(
             f"must be 1 to {NAME_LENGTH} of the characters A-Z a-z 0-9 . _ - and not start with . or -",
@@ -38,7 +38,7 @@ def run_name(name: str) -> str:
 
 
 def arm_name(name: str) -> str:
-    """The name of an arm."""
+    """The name of an arm; what does not print, names no folder or lies in another one is refused."""
     if not name.strip() or len(name) > NAME_LENGTH or not name.isprintable() or name in {".", ".."}:
         raise refusal(
             f'must be 1 to {NAME_LENGTH} printable characters and not "." or ".."',
@@ -50,7 +50,7 @@ def arm_name(name: str) -> str:
 
 
 def init(text: str) -> str:
-    """How models begin."""
+    """How models begin; anything but the three ways is refused."""
     match = PERTURB.fullmatch(text)
     if text in {"common", "independent"} or (match and _positive(match[1])):
         return text
@@ -67,14 +67,14 @@ def _positive(text: str) -> bool:
 
 
 def nodes(n: int) -> int:
-    """The number of nodes."""
+    """The number of nodes; fewer than 2 are refused."""
     if n < 2:  # a single node has nobody to exchange models with, so every algorithm here is undefined
         raise refusal("at least 2 nodes are needed to learn together", "use for example nodes = 16")
     return n
 
 
 def distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """Seeds."""
+    """Seeds; one that occurs twice is refused."""
     if len(set(seeds)) < len(seeds):
         raise refusal("a seed repeats, which would count one run twice", "list every seed once")
     return seeds

@@ -20,11 +20,6 @@ class Handshakes:
         self._refused = 0
         self._failing = False
 
-    @property
-    def under_way(self) -> int:
-        """Open connections whose handshake has been neither settled nor given up."""
-        return max(0, len(self._open) - self._succeeded - self._refused)
-
     def accept(self, descriptor: int) -> None:
         """A connection was accepted."""
         self._open[descriptor] = self._settled

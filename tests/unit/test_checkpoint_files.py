@@ -158,3 +158,23 @@ def test_a_folder_in_the_way_is_named_and_nothing_is_left(tmp_path: Path) -> Non
     with pytest.raises(PreflightError, match=f"cannot write {tmp_path / 'f'}"):
         write(tmp_path / "f", {})
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_the_folders_of_a_file_are_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not synced into the folder above it may be gone after a power cut, with the file in it."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    folder = tmp_path / "checkpoints" / "000003"
+    write(folder / "a.ckpt", 1)
+    assert synced[:2] == [str(tmp_path), str(folder.parent)]
+    assert synced[-1] == str(folder)
+    synced.clear()
+    write(folder / "b.ckpt", 1)
+    assert {str(tmp_path), str(folder.parent)}.isdisjoint(synced), "once"
+    assert synced[-1] == str(folder)

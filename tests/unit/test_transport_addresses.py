@@ -12,6 +12,7 @@ import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zmq.utils import z85
 
 from decentral.errors import WireError
 from decentral.transports.addresses import Endpoint, Listen, check_endpoint, decode_book, encode_book
@@ -21,7 +22,7 @@ KEY = b"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 PORTS = st.integers(1, 65_535)
 FOUR = st.builds(lambda host, port: f"tcp://{host}:{port}", st.ip_addresses(v=4, network="10.0.0.0/8"), PORTS)
 SIX = st.builds(lambda host, port: f"tcp://[{host}]:{port}", st.ip_addresses(v=6, network="fd00::/8"), PORTS)
-KEYS = st.integers(0, 2**31 - 1).map(lambda seed: zmq.utils.z85.encode(random.Random(seed).randbytes(32)))
+KEYS = st.integers(0, 2**31 - 1).map(lambda seed: z85.encode(random.Random(seed).randbytes(32)))
 BOOKS = st.lists(
     st.tuples(st.integers(0, 2000), st.one_of(FOUR, SIX), KEYS),
     max_size=12,
@@ -162,14 +163,12 @@ def test_failed_handshakes_are_counted_when_nothing_is_said_of_them() -> None:
     counts.accept(1)
     counts.succeed()
     counts.accept(2)
-    assert counts.under_way == 1
     assert counts.close(2)
     counts.accept(2)
     counts.fail()
     assert counts.close(2)
     counts.accept(2)
     counts.refuse()
-    assert counts.under_way == 0
     assert not counts.close(2)
     assert not counts.close(1)
 
@@ -201,4 +200,3 @@ def test_however_connections_overlap_the_sum_is_right(kinds: list[tuple[str, ran
             case _:
                 failures += counts.close(number)
     assert failures == sum(kind in {"broken", "silent"} for kind, _ in kinds)
-    assert counts.under_way == 0
