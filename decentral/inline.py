@@ -18,7 +18,7 @@ from decentral.medium import Outgoing
 from decentral.messages import Message, encode_header
 from decentral.speech import Speech, Telling
 from decentral.timekeeper import Timekeeper
-from decentral.transports.base import grouped
+from decentral.transports.batches import grouped
 from decentral.wire import Heard
 
 

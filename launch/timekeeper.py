@@ -22,12 +22,7 @@ import zmq
 from decentral.checkpoint.leader import Orders
 from decentral.checkpoint.words import Frozen, Present, Report, Saved
 from decentral.clock import NS_PER_S
-from decentral.errors import Deadlock, PreflightError, RunFailed, WireError
-from decentral.network.model import INFINITE_NS
-from decentral.speech import Gone, Speech, Telling
-from decentral.timekeeper import Timekeeper
-from decentral.transports.addresses import Book, Endpoint, Listen
-from decentral.transports.control import (
+from decentral.control import (
     MAX_WORD_FRAMES,
     WORD_FRAME_BYTES,
     Leave,
@@ -37,6 +32,11 @@ from decentral.transports.control import (
     encode_word,
     join_word,
 )
+from decentral.errors import Deadlock, PreflightError, RunFailed, WireError
+from decentral.network.model import INFINITE_NS
+from decentral.speech import Gone, Speech, Telling
+from decentral.timekeeper import Timekeeper
+from decentral.transports.addresses import Book, Endpoint, Listen
 from decentral.transports.curve import Limits, TcpSide, owner
 from decentral.transports.wire import timekeeper_address
 from launch.saving import TimekeeperSaving

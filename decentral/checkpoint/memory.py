@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from decentral.checkpoint.state import snapshot
+from decentral.control import encode_leave, encode_speech
 from decentral.errors import RunFailed
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.speech import Speech
-from decentral.transports.control import encode_leave, encode_speech
 from decentral.wire import Heard, Wire
 
 _Word: TypeAlias = Speech | tuple[int, int, bool] | bytes

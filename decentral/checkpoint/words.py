@@ -7,9 +7,11 @@ to it, saves itself, and goes on when all have.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
+
+from decentral.columns import column, listed, whole
 
 
 class Present(NamedTuple):
@@ -86,9 +88,9 @@ def encode(word: Order | Report) -> tuple[Any, ...]:
         case Freeze() | Thaw() | Present():
             return type(word).__name__.lower(), word[0]
         case Frozen():
-            return "frozen", word.member, _packed(word.pushed)
+            return "frozen", word.member, _column(word.pushed)
         case Save():
-            return "save", word.number, _packed(word.expected), word.least
+            return "save", word.number, _column(word.expected), word.least
         case Saved():
             return "saved", *word
 
@@ -101,11 +103,11 @@ def decode_order(fields: Sequence[Any]) -> Order | None:
     """
     match fields:
         case ["freeze", number]:
-            return Freeze(_whole(number))
+            return Freeze(whole(number))
         case ["thaw", number]:
-            return Thaw(_whole(number))
+            return Thaw(whole(number))
         case ["save", number, expected, least]:
-            return Save(_whole(number), _pairs(expected), _whole(least))
+            return Save(whole(number), _pairs(expected), whole(least))
     return None
 
 
@@ -117,28 +119,20 @@ def decode_report(fields: Sequence[Any]) -> Report | None:
     """
     match fields:
         case ["present", member]:
-            return Present(_whole(member))
+            return Present(whole(member))
         case ["frozen", member, pushed]:
-            return Frozen(_whole(member), _pairs(pushed))
+            return Frozen(whole(member), _pairs(pushed))
         case ["saved", member, str(name), nbytes, str(digest), log_bytes]:
             if len(name) > MAX_NAME or "/" in name or len(digest) > MAX_NAME:
                 raise ValueError("no name of a file, or no checksum")
-            return Saved(_whole(member), name, _whole(nbytes), digest, _whole(log_bytes))
+            return Saved(whole(member), name, whole(nbytes), digest, whole(log_bytes))
     return None
 
 
-def _packed(pairs: Sequence[tuple[int, int]]) -> bytes:
-    return b"".join([struct.pack("<2q", *pair) for pair in pairs])
+def _column(pairs: Sequence[tuple[int, int]]) -> bytes:
+    return column(chain.from_iterable(pairs))
 
 
 def _pairs(data: bytes) -> list[tuple[int, int]]:
-    pairs = [(int(one), int(other)) for one, other in struct.iter_unpack("<2q", data)]
-    if min((min(pair) for pair in pairs), default=0) < 0:
-        raise ValueError("a negative number")
-    return pairs
-
-
-def _whole(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise ValueError(f"{number!r} instead of a whole number")
-    return number
+    numbers = map(whole, listed(data))
+    return list(zip(numbers, numbers, strict=True))

@@ -25,7 +25,7 @@ from decentral.messages import MAP_HASH_BYTES, Kind, Message
 from decentral.network.model import INFINITE_NS
 from decentral.pacing import Due, Pacer
 from decentral.speech import Totals
-from decentral.transports.base import grouped
+from decentral.transports.batches import grouped
 from decentral.transports.zeromq import ZmqTransport
 
 Order: TypeAlias = Callable[[int], None]

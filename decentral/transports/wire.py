@@ -15,13 +15,13 @@ from typing import TypeAlias
 import zmq
 
 from decentral.checkpoint import words
+from decentral.control import decode_telling, encode_leave, encode_speech, encode_word, split_word
 from decentral.errors import Deadlock, StalledError, WireError
 from decentral.medium import Outgoing
 from decentral.messages import Message
 from decentral.speech import Speech, Telling
 from decentral.transports.addresses import Book
-from decentral.transports.base import grouped
-from decentral.transports.control import decode_telling, encode_leave, encode_speech, encode_word, split_word
+from decentral.transports.batches import grouped
 from decentral.transports.zeromq import ZmqTransport, check_ipc_path
 from decentral.wire import Heard
 

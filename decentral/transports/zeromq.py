@@ -39,7 +39,7 @@ from decentral.messages import (
     encode_header,
 )
 from decentral.transports.addresses import Book, Endpoint, Listen
-from decentral.transports.base import Batch
+from decentral.transports.batches import Batch
 from decentral.transports.curve import Limits, TcpSide, owner
 from decentral.transports.numbers import BatchNumbers
 from decentral.transports.refusals import Refusals

@@ -26,7 +26,7 @@ from decentral.messages import Message
 from decentral.mixing import Part, average
 from decentral.queues import InQueue, Traffic
 from decentral.seeding import Seeds
-from decentral.transports.base import grouped
+from decentral.transports.batches import grouped
 from decentral.transports.zeromq import ZmqTransport
 
 RUN = bytes(8)

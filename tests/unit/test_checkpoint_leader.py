@@ -9,8 +9,8 @@ import pytest
 
 from decentral.checkpoint.leader import Leader
 from decentral.checkpoint.words import Freeze, Frozen, Order, Present, Report, Save, Saved, Thaw
+from decentral.control import decode_from_node, decode_telling, encode_word
 from decentral.errors import WireError
-from decentral.transports.control import decode_from_node, decode_telling, encode_word
 from decentral.transports.numbers import BatchNumbers
 
 WORDS: list[Order | Report] = [

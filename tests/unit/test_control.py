@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decentral.errors import WireError
-from decentral.network.links import Item
-from decentral.network.model import INFINITE_NS
-from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
-from decentral.transports.control import (
+from decentral.control import (
     decode_from_node,
     decode_telling,
     encode_leave,
     encode_speech,
     encode_telling,
 )
+from decentral.errors import WireError
+from decentral.network.links import Item
+from decentral.network.model import INFINITE_NS
+from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
 
 TIME = st.integers(0, INFINITE_NS)
 WORD = st.integers(-(2**63), 2**63 - 1)

@@ -12,9 +12,9 @@ import pytest
 import zmq
 
 from decentral.checkpoint.words import Freeze, Frozen, Order, Present, Save, Saved, Thaw
+from decentral.control import decode_from_node, encode_telling, encode_word
 from decentral.errors import StalledError
 from decentral.speech import Gone
-from decentral.transports.control import decode_from_node, encode_telling, encode_word
 from decentral.transports.wire import ZmqWire, timekeeper_address
 from decentral.transports.zeromq import ZmqTransport
 

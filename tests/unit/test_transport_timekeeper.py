@@ -19,19 +19,19 @@ import pytest
 import zmq
 
 from decentral.checkpoint.words import Present
-from decentral.errors import PreflightError, RunFailed
-from decentral.messages import Message
-from decentral.network.links import Item
-from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Speech, Stop, Telling, Totals
-from decentral.timekeeper import Timekeeper
-from decentral.transports.addresses import Endpoint, Listen
-from decentral.transports.control import (
+from decentral.control import (
     decode_telling,
     encode_leave,
     encode_speech,
     encode_word,
     split_word,
 )
+from decentral.errors import PreflightError, RunFailed
+from decentral.messages import Message
+from decentral.network.links import Item
+from decentral.speech import ANY, Answer, Gone, Notice, Put, Role, Speech, Stop, Telling, Totals
+from decentral.timekeeper import Timekeeper
+from decentral.transports.addresses import Endpoint, Listen
 from decentral.transports.wire import ZmqWire, timekeeper_address
 from decentral.transports.zeromq import ZmqTransport
 from launch.timekeeper import Terminated, TimekeeperSocket

@@ -25,7 +25,7 @@ from decentral.messages import Kind, Message
 from decentral.network.model import INFINITE_NS, NetworkModel, Transfer
 from decentral.seeding import Seeds
 from decentral.speech import ANY, Role
-from decentral.transports.base import Batch
+from decentral.transports.batches import Batch
 from decentral.transports.zeromq import ZmqTransport
 from decentral.wall import WallMedium
 

@@ -7,13 +7,14 @@ checked like any other: what does not fit raises ``WireError``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
 import msgpack
 
 from decentral.checkpoint import words
+from decentral.columns import column, listed, whole
 from decentral.errors import Deadlock, WireError
 from decentral.network.model import INFINITE_NS, Item
 from decentral.speech import Answer, Gone, Notice, Put, Role, Served, Speech, Stop, Telling, Totals
@@ -79,18 +80,18 @@ def decode_from_node(data: bytes, n: int = INFINITE_NS) -> Speech | Leave | word
         WireError: reason ``malformed``.
     """
     try:
-        what, *fields = _unpacked(data)
+        what, *fields = _fields(data)
         if (report := words.decode_report([what, *fields])) is not None:
             return report
         if what == _LEAVE:
             node, at_ns, drop = fields
-            return _whole(node), _whole(at_ns), bool(drop)
+            return whole(node), whole(at_ns), bool(drop)
         if what == _SPEECH:
             node, at_ns, puts, tag, count, wake_ns, then_ns = fields
             queued = [_decode_put(put, n) for put in puts]
-            tag = _whole(tag, least=-INFINITE_NS)
-            numbers = map(_whole, (count, wake_ns, then_ns))
-            return Speech(_whole(node), _whole(at_ns), queued, tag, *numbers)
+            tag = whole(tag, least=-INFINITE_NS)
+            numbers = map(whole, (count, wake_ns, then_ns))
+            return Speech(whole(node), whole(at_ns), queued, tag, *numbers)
     except _FAILURES as error:
         raise WireError("malformed", f"a node's word to the timekeeper: {error}") from error
     raise WireError("malformed", f"a node told something of unknown kind {what!r}")
@@ -105,8 +106,8 @@ def encode_telling(telling: Telling) -> bytes:
                 _ANSWER,
                 telling.at_ns,
                 telling.complete,
-                _numbers(sender for sender, _ in telling.arrived),
-                _numbers(sequence for _, sequence in telling.arrived),
+                column(sender for sender, _ in telling.arrived),
+                column(sequence for _, sequence in telling.arrived),
                 *_common(telling.served, telling.started),
                 tuple(telling.totals),
             )
@@ -127,7 +128,7 @@ def encode_telling(telling: Telling) -> bytes:
 
 def encode_deadlock(deadlock: Deadlock) -> bytes:
     """To the node that waits longest: everybody waits, and nothing is under way."""
-    packed: bytes = msgpack.packb((_DEADLOCK, str(deadlock), _numbers(deadlock.senders)))
+    packed: bytes = msgpack.packb((_DEADLOCK, str(deadlock), column(deadlock.senders)))
     return packed
 
 
@@ -139,26 +140,26 @@ def decode_telling(node: int, data: bytes) -> Telling | words.Order:
         Deadlock: that is what it told.
     """
     try:
-        what, *fields = _unpacked(data)
+        what, *fields = _fields(data)
         if (order := words.decode_order([what, *fields])) is not None:
             return order
         if what == _ANSWER:
             at_ns, complete, senders, sequences, served, started, totals = fields
-            arrived = list(zip(_listed(senders), _listed(sequences), strict=True))
-            about = (_served(served), _listed(started), _totals(totals))
-            return Answer(node, _whole(at_ns), bool(complete), arrived, *about)
+            arrived = list(zip(listed(senders), listed(sequences), strict=True))
+            about = (_served(served), listed(started), _totals(totals))
+            return Answer(node, whole(at_ns), bool(complete), arrived, *about)
         if what == _DEADLOCK:
             text, senders = fields
-            raise Deadlock(str(text), node, _listed(senders))
+            raise Deadlock(str(text), node, listed(senders))
         if what == _NOTICE:
             served, started = fields
-            return Notice(node, _served(served), _listed(started))
+            return Notice(node, _served(served), listed(started))
         if what == _GONE:
             peer, at_ns = fields
-            return Gone(node, _whole(peer), _whole(at_ns))
+            return Gone(node, whole(peer), whole(at_ns))
         if what == _STOP:
             at_ns, served, started, totals = fields
-            return Stop(node, _whole(at_ns), _served(served), _listed(started), _totals(totals))
+            return Stop(node, whole(at_ns), _served(served), listed(started), _totals(totals))
     except _FAILURES as error:
         raise WireError("malformed", f"the timekeeper's word to node {node}: {error}") from error
     raise WireError("malformed", f"the timekeeper told something of unknown kind {what!r}")
@@ -177,37 +178,37 @@ def _encode_put(put: Put) -> tuple[Any, ...]:
         put.flush,
         first,
         int(roles[0]),
-        _numbers(destinations),
-        _numbers(sizes),
-        _numbers(tags),
-        _numbers(fragments),
+        column(destinations),
+        column(sizes),
+        column(tags),
+        column(fragments),
     )
 
 
 def _decode_put(fields: Sequence[Any], n: int) -> Put:
     at_ns, flush, first, role, destinations, sizes, tags, fragments = fields
-    to, nbytes = _listed(destinations), _listed(sizes)
-    sequences = range(_whole(first), first + len(to))
-    columns = (to, nbytes, sequences, _listed(tags), _listed(fragments))
-    if len({len(column) for column in columns}) != 1:
+    to, nbytes = listed(destinations), listed(sizes)
+    sequences = range(whole(first), first + len(to))
+    columns = (to, nbytes, sequences, listed(tags), listed(fragments))
+    if len({len(each) for each in columns}) != 1:
         raise ValueError("columns of different lengths")
     if min((*to, *nbytes), default=0) < 0 or max(to, default=0) >= n:
         raise ValueError("a negative size, or a destination that is no node")
-    return Put(_whole(at_ns), bool(flush), list(map(Item, *columns, repeat(Role(_whole(role))))))
+    return Put(whole(at_ns), bool(flush), list(map(Item, *columns, repeat(Role(whole(role))))))
 
 
-def _unpacked(data: bytes) -> Any:
+def _fields(data: bytes) -> Any:
     # msgpack makes room for as many entries as a list says that it has, at any depth of nesting, before it
     # sees that they are not there.
     return msgpack.unpackb(data, max_array_len=_MAX_LIST, max_map_len=0, max_ext_len=0)
 
 
 def _common(served: Sequence[Served], started: Sequence[int]) -> tuple[bytes, bytes]:
-    return _numbers(number for each in served for number in each), _numbers(started)
+    return column(number for each in served for number in each), column(started)
 
 
 def _served(data: bytes) -> list[Served]:
-    numbers = iter(_listed(data))
+    numbers = iter(listed(data))
     return [
         Served(requester, request, reply, bool(ping))
         for requester, request, reply, ping in zip(numbers, numbers, numbers, numbers, strict=True)
@@ -215,19 +216,4 @@ def _served(data: bytes) -> list[Served]:
 
 
 def _totals(numbers: Sequence[int]) -> Totals:
-    return Totals(*map(_whole, numbers))
-
-
-def _whole(number: Any, *, least: int = 0) -> int:
-    if type(number) is not int or not least <= number <= INFINITE_NS:
-        raise ValueError(f"{number!r} instead of a whole number")
-    return number
-
-
-def _numbers(values: Iterable[int]) -> bytes:
-    listed = tuple(values)
-    return struct.pack(f"<{len(listed)}q", *listed)
-
-
-def _listed(data: bytes) -> list[int]:
-    return list(struct.unpack(f"<{len(data) // 8}q", data))
+    return Totals(*map(whole, numbers))
