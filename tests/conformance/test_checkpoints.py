@@ -23,6 +23,7 @@ from launch import checkpoints
 from launch.build import load_workload
 from launch.emulator import Emulation
 from launch.executors import inline
+from launch.keeping import KEPT
 from launch.paths import JobFolder
 from tests.asynchronous import ROUND_S, contender, star
 from tests.conformance.test_algorithms import each_algorithm, settings
@@ -188,7 +189,7 @@ def test_a_checkpoint_changes_no_result(tmp_path: Path, monkeypatch: pytest.Monk
     assert without.tobytes() == with_.tobytes()
     assert logged(first) == logged(second)
     assert not checkpoints.numbers(first)
-    assert len(checkpoints.numbers(second)) == checkpoints.KEPT
+    assert len(checkpoints.numbers(second)) == KEPT
 
 
 @dataclass(frozen=True, kw_only=True)
