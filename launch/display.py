@@ -15,7 +15,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 
 from launch.live_table import LiveDisplay
-from launch.progress import Job, Now, Progress, duration
+from launch.progress import LOST, Job, Now, Progress, duration
 
 
 class Display(Protocol):
@@ -79,7 +79,10 @@ def _measured(job: Job) -> str:
 
 
 class PlainDisplay:
-    """One line of text per job start and end, and one every ``every_s`` seconds between them.
+    """One line of text per job start and end, and a few every ``every_s`` seconds between them.
+
+    Of several hosts it says at once which is lost, and else what they have in common; ``decentral status``
+    has the rest.
 
     Args:
         stream: lines are written to it and flushed.
@@ -92,6 +95,7 @@ class PlainDisplay:
         self._every_s = every_s
         self._progress = Progress(now)
         self._due_s = 0.0
+        self._agreed = ""
 
     def plan(self, jobs: Sequence[tuple[str, int]], nodes: int, max_rounds: int) -> None:
         """See ``Display``."""
@@ -113,12 +117,19 @@ class PlainDisplay:
     def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
         """See ``Display``."""
         self._progress.placed(members)
+        self._agreed = self._progress.agreed()
 
     def host(self, name: str, state: str | None, alive: int | None = None) -> None:
         """See ``Display``."""
         job = self._progress.running
-        if self._progress.host(name, state, alive) and job is not None and len(job.hosts) > 1:
+        if not self._progress.host(name, state, alive) or job is None or len(job.hosts) < 2:
+            return
+        if state == LOST:
             self._line(f"  host {name}  {job.host_line(name)}")
+        agreed = self._progress.agreed()
+        if agreed and agreed != self._agreed:
+            self._agreed = agreed
+            self._line(f"  {self._progress.counted()}: {agreed}")
 
     def heard(self, name: str) -> None:
         """See ``Display``."""
@@ -137,7 +148,7 @@ class PlainDisplay:
             return
         parts = [f"round {job.span()}", _measured(job), self._progress.remaining()]
         self._line(f"{self._name(job)}: {', '.join(part for part in parts if part)}")
-        for line in (*self._progress.host_lines(), *self._progress.stall_lines()):
+        for line in (*self._progress.host_summary(), *self._progress.stall_lines()):
             self._line(f"  {line}")
 
     def evaluated(self, node: int, round: int, metric: str, score: float, loss: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeAlias
 
 Now: TypeAlias = Callable[[], float]
 """Seconds on a clock that never goes back; only differences count."""
+LOST = "lost"
+"""State of a host that has been given up."""
 
 
 @dataclass
@@ -88,6 +91,19 @@ class Job:
         low, high = min(rounds, default=0), max(rounds, default=0)
         of = f" of {self.max_rounds}" if self.max_rounds else ""
         return f"{low if low == high else f'{low}..{high}'}{of}"
+
+    def slowest_and_fastest(self, names: Iterable[str]) -> tuple[str, str]:
+        """``h7 round 31`` and ``h2 round 40``: hosts of the nodes that are furthest behind and ahead.
+
+        Of ``names``, the first of several; both empty where none of them has nodes.
+        """
+        rounds = {name: [self.rounds[node] for node in self.hosts[name].nodes] for name in names}
+        rounds = {name: here for name, here in rounds.items() if here}
+        if not rounds:
+            return "", ""
+        slow = min(rounds, key=lambda name: min(rounds[name]))
+        fast = max(rounds, key=lambda name: max(rounds[name]))
+        return f"{slow} round {min(rounds[slow])}", f"{fast} round {max(rounds[fast])}"
 
     def host_line(self, name: str) -> str:
         """``20 nodes, round 10..14 of 60, running``, of one host."""
@@ -184,6 +200,37 @@ class Progress:
             return []
         width = max(map(len, job.hosts))
         return [f"host {name:{width}}  {job.host_line(name)}" for name in job.hosts]
+
+    def agreed(self) -> str:
+        """The state of all hosts that are not lost; empty while it is not the same."""
+        states = {host.state for host in self._present().values()}
+        return states.pop() if len(states) == 1 else ""
+
+    def counted(self) -> str:
+        """``10 hosts``, or ``9 of 10 hosts`` where one is lost."""
+        hosts = len(self.running.hosts) if self.running is not None else 0
+        present = len(self._present())
+        return f"{hosts} hosts" if present == hosts else f"{present} of {hosts} hosts"
+
+    def host_summary(self) -> list[str]:
+        """``10 hosts: slowest h7 round 31, fastest h2 round 40``, and those whose state few others have.
+
+        Nothing where there is one host.
+        """
+        job = self.running
+        if job is None or len(job.hosts) < 2:
+            return []
+        present = self._present()
+        slow, fast = job.slowest_and_fastest(present)
+        usual = Counter(host.state for host in present.values()).most_common(1)
+        odd = [name for name, host in job.hosts.items() if not usual or host.state != usual[0][0]]
+        spread = f": slowest {slow}, fastest {fast}" if slow else ""
+        return [f"{self.counted()}{spread}"] + [f"host {name}  {job.host_line(name)}" for name in odd]
+
+    def _present(self) -> dict[str, Host]:
+        """Hosts that are not lost."""
+        hosts = self.running.hosts if self.running is not None else {}
+        return {name: host for name, host in hosts.items() if host.state != LOST}
 
     def stall_lines(self) -> list[str]:
         """``node 3 on host h2 is stopped since 12 s``, one for each."""

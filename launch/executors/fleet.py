@@ -45,6 +45,7 @@ class Fleet:
         self._hosts = hosts
         self._lost: tuple[Host, ...] = ()  # to be dropped, if another job comes
         self._dropped = False
+        self._told: set[str] = set()
         self._starter = starter
         self._tell = tell
         self._sockets = sockets
@@ -109,7 +110,15 @@ class Fleet:
             rounds=0 if job.resumed is None else job.resumed.rounds,
             goes_on=goes_on,
         )
-        loop = JobLoop(self._lines, job, placement, supervisor, display=display, interruption=interruption)
+        loop = JobLoop(
+            self._lines,
+            job,
+            placement,
+            supervisor,
+            display=display,
+            interruption=interruption,
+            told=self._told,
+        )
         outcome = loop.run()
         outcome = replace(outcome, placement=_shown(placement))
         if lost := tuple(line.host for line in self._lines.values() if line.ended):

@@ -29,6 +29,7 @@ class Loading:
         display: hears of it.
         nominal_ns: what a round was found to compute, where the job goes on; None: what the arm says.
         lost: called with a line whose agent does not answer, and why.
+        told: which notes on hosts that round otherwise the user has read in earlier jobs; added to.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Loading:
         display: Display,
         nominal_ns: int | None,
         lost: Callable[[Line, str], None],
+        told: set[str] | None = None,
     ) -> None:
         self._lines = lines
         self._job = job
@@ -47,6 +49,7 @@ class Loading:
         self._display = display
         self._nominal_ns = nominal_ns
         self._lost = lost
+        self._told = set() if told is None else told
         self._measured = compose(job.arm, job.seed).measured and nominal_ns is None
         self._unloaded = set(lines)
         self._samples: dict[str, Sample] = {}
@@ -99,11 +102,14 @@ class Loading:
         self._unloaded.discard(name)
 
     def disagreement(self) -> Difference | None:
-        """A host that holds other data; those that only round otherwise are shown."""
-        for difference in differences(self._samples):
+        """A host that holds other data; those that only round otherwise are shown once."""
+        samples = {name: self._samples[name] for name in self._lines}  # not by who was first
+        for difference in differences(samples):
             if difference.fatal:
                 return difference
-            self._display.note(difference.what)
+            if difference.what not in self._told:
+                self._told.add(difference.what)
+                self._display.note(difference.what)
         return None
 
     def end(self) -> None:

@@ -43,6 +43,7 @@ class JobLoop:
         supervisor: what is known of the members.
         display: hears of the progress.
         interruption: SIGINT and SIGTERM.
+        told: see ``Loading``.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class JobLoop:
         *,
         display: Display,
         interruption: Interruption,
+        told: set[str] | None = None,
     ) -> None:
         used = set(placement.host_of.values())
         self._lines = {name: line for name, line in lines.items() if name in used}
@@ -78,6 +80,7 @@ class JobLoop:
             display=display,
             nominal_ns=self._checkpoints.nominal_ns,
             lost=self._lost,
+            told=told,
         )
 
     def run(self) -> Outcome:

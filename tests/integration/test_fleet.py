@@ -15,6 +15,7 @@ import pytest
 from decentral.errors import PreflightError
 from launch.executors import fleet as fleet_module
 from launch.executors.fleet import Fleet
+from launch.executors.line import Line
 from launch.executors.starters import LocalStarter
 from launch.hosts import Host, Hosts
 from tests.asynchronous import contender
@@ -155,6 +156,45 @@ def test_hosts_that_deal_rows_otherwise_are_refused(tmp_path: Path) -> None:
     assert (outcome.state, outcome.exit_code) == ("failed", 3)
     assert outcome.cause is not None
     assert "hosts h1 and h2 deal" in outcome.cause or "hosts h2 and h1 deal" in outcome.cause
+
+
+class Rounding(Line):
+    """A line to hosts each of which rounds in its own way."""
+
+    def read(self) -> list[dict[str, Any]]:
+        def changed(event: dict[str, Any]) -> dict[str, Any]:
+            if event["is"] != "loaded":
+                return event
+            loss, _, shards = event["sample"]
+            return {**event, "sample": [loss, self.name, shards]}
+
+        return [changed(event) for event in super().read()]
+
+
+class Noting(SilentDisplay):
+    """Remembers notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_that_hosts_round_otherwise_is_told_once_a_session(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fleet_module, "Line", Rounding)
+    fleet, display = Fleet(loopback(2), LocalStarter()), Noting()
+    try:
+        for number in range(3):
+            outcome = ended(fleet, arm(), tmp_path / str(number), display)
+            assert outcome.state == "done", outcome.cause
+    finally:
+        fleet.close()
+    (note,) = display.notes
+    assert note.startswith("hosts h1 and h2 round otherwise")
 
 
 def test_an_address_of_no_host_is_refused_before_anything_starts() -> None:

@@ -21,7 +21,7 @@ from tests.lab.lab import Lab
 from tests.lab.view import ROOT
 
 T = TypeVar("T")
-STOPPING = re.compile(r", (stopping|lost)$|: (failed|interrupted) after", re.MULTILINE)
+STOPPING = re.compile(r": stopping$|, lost$|: (failed|interrupted) after", re.MULTILINE)
 START_S = 100.0
 """Hosts are looked at, torch is imported once per host: seconds on an idle machine."""
 

@@ -1,297 +1,179 @@
-"""What a run shows, with a clock and a screen of the test's own."""
+"""What a run shows where there is no terminal, with a clock of the test's own; which display is chosen."""
 
 from __future__ import annotations
 
 import io
-import re
 
 import pytest
-from rich.console import Console
 
 from launch.display import LiveDisplay, PlainDisplay, make_display
-from launch.progress import Job, Progress, duration
+from tests.unit.screen import ManualClock, clock, lines, stream
+
+__all__ = ["clock", "stream"]
 
 
-class ManualClock:
-    """Stands still until it is told the time."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-        self.reads = 0
-
-    def __call__(self) -> float:
-        self.reads += 1
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def stream() -> io.StringIO:
-    return io.StringIO()
-
-
-def screen(stream: io.StringIO, height: int = 24) -> Console:
-    return Console(file=stream, force_terminal=True, width=120, height=height, color_system=None, _environ={})
+def test_tells_the_whole_story(stream: io.StringIO, clock: ManualClock) -> None:
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("EL", 1), ("D-PSGD", 1)], nodes=2, max_rounds=10)
+    display.job_started("EL", 1, 2, 10)
+    clock.now_s += 5.0
+    display.progress(1, 3, 1.5)
+    clock.now_s += 5.0
+    display.evaluated(0, 5, "acc", 0.25, 2.0)
+    display.evaluated(1, 5, "acc", 0.75, 2.0)
+    display.progress(0, 2, 0.5)
+    display.note("disk is nearly full")
+    clock.now_s += 5.0
+    display.job_ended("EL", 1, "failed", "node 1 died")
+    display.close()
+    assert lines(stream) == [
+        "[0:00:00] 2 runs of 2 nodes and up to 10 rounds each",
+        "[0:00:00] EL seed 1 (1 of 2): started, 2 nodes, up to 10 rounds",
+        "[0:00:05] EL seed 1 (1 of 2): round 0..3 of 10, train_loss 1.5, about 0:01:02 left",
+        "[0:00:10] EL seed 1 (1 of 2): round 5 of 10, acc 0.5 in round 5, about 0:00:30 left",
+        "[0:00:10] disk is nearly full",
+        "[0:00:15] EL seed 1 (1 of 2): failed after 0:00:15, acc 0.5 in round 5, node 1 died",
+    ]
 
 
-def lines(stream: io.StringIO) -> list[str]:
-    """What was written, less movements of the cursor."""
-    text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", stream.getvalue())
-    return [line.strip() for line in text.splitlines() if line.strip()]
+def test_keeps_its_distance(stream: io.StringIO, clock: ManualClock) -> None:
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("a", 1)], nodes=1, max_rounds=100)
+    display.job_started("a", 1, 1, 100)
+    for round_ in range(1, 101):
+        clock.now_s += 0.5
+        display.progress(0, round_, None)
+    assert len(lines(stream)) == 2 + 10
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00:00"), (59.6, "0:01:00"), (3723, "1:02:03"), (360000, "100:00:00"), (-1, "0:00:00")],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_progress_outside_a_job_is_ignored(stream: io.StringIO, clock: ManualClock) -> None:
+    display = PlainDisplay(stream, now=clock)
+    display.plan([("a", 1)], nodes=1, max_rounds=10)
+    clock.now_s += 60.0
+    display.progress(0, 1, None)
+    display.evaluated(0, 1, "acc", 1.0, 0.0)
+    assert len(lines(stream)) == 1
 
 
-class TestJob:
-    def started(self, nodes: int) -> Job:
-        job = Job("arm", 1, nodes=nodes, max_rounds=10)
-        job.start(nodes, 10, now_s=0.0)
-        return job
-
-    def test_score_is_the_mean_over_all_nodes_of_the_latest_complete_round(self) -> None:
-        job = self.started(2)
-        job.add_score(0, 5, "acc", 0.2)
-        assert job.score is None
-        job.add_score(1, 5, "acc", 0.4)
-        assert job.score == ("acc", pytest.approx(0.3), 5)
-        job.add_score(0, 10, "acc", 0.9)
-        assert job.score == ("acc", pytest.approx(0.3), 5)
-
-    def test_an_older_round_never_replaces_a_newer_one(self) -> None:
-        job = self.started(2)
-        job.add_score(0, 5, "acc", 0.1)
-        job.add_score(0, 10, "acc", 0.5)
-        job.add_score(1, 10, "acc", 0.5)
-        job.add_score(1, 5, "acc", 0.1)
-        assert job.score == ("acc", 0.5, 10)
-        assert set(job.incomplete) <= {10}
-
-    def test_a_second_evaluation_of_a_round_replaces_the_first(self) -> None:
-        job = self.started(2)
-        for score in (0.2, 0.6):  # the subset of the curve, then the whole split at the end
-            job.add_score(0, 10, "acc", score)
-            job.add_score(1, 10, "acc", score)
-        assert job.score == ("acc", pytest.approx(0.6), 10)
+HOSTS = {f"h{i}": (i - 1,) for i in range(1, 10)} | {"h10": (9, 10, 11)}
+"""Ten hosts with a node each; observer and timekeeper are on the last."""
 
 
-class TestRemaining:
-    def test_counts_rounds_of_all_nodes_and_jobs(self, clock: ManualClock) -> None:
-        progress = Progress(clock)
-        progress.plan([("a", 1), ("b", 1)], nodes=2, max_rounds=10)
-        progress.start("a", 1, 2, 10)
-        assert progress.remaining() == ""
-        clock.now_s += 30.0
-        progress.progress(0, 10, None)
-        progress.progress(1, 5, None)  # 15 of 20 node-rounds of the first of two jobs: 3/8
-        assert progress.remaining() == "about 0:00:50 left"
-        progress.end("a", 1, "done", "")
-        assert progress.remaining() == "about 0:00:30 left"
-
-    def test_a_job_that_ended_early_is_behind_us(self, clock: ManualClock) -> None:
-        progress = Progress(clock)
-        progress.plan([("a", 1)], nodes=2, max_rounds=10)
-        progress.start("a", 1, 2, 10)
-        clock.now_s += 1.0
-        progress.end("a", 1, "failed", "node 1 died")
-        assert progress.remaining() == ""
+def on_ten_hosts(stream: io.StringIO, clock: ManualClock) -> PlainDisplay:
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("EL", 1), ("EL", 2)], nodes=10, max_rounds=50)
+    display.job_started("EL", 1, 10, 50)
+    display.hosts(HOSTS)
+    stream.seek(0)
+    stream.truncate()
+    return display
 
 
-class TestPlainDisplay:
-    def test_tells_the_whole_story(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = PlainDisplay(stream, every_s=5.0, now=clock)
-        display.plan([("EL", 1), ("D-PSGD", 1)], nodes=2, max_rounds=10)
-        display.job_started("EL", 1, 2, 10)
-        clock.now_s += 5.0
-        display.progress(1, 3, 1.5)
-        clock.now_s += 5.0
-        display.evaluated(0, 5, "acc", 0.25, 2.0)
-        display.evaluated(1, 5, "acc", 0.75, 2.0)
-        display.progress(0, 2, 0.5)
-        display.note("disk is nearly full")
-        clock.now_s += 5.0
-        display.job_ended("EL", 1, "failed", "node 1 died")
-        display.close()
-        assert lines(stream) == [
-            "[0:00:00] 2 runs of 2 nodes and up to 10 rounds each",
-            "[0:00:00] EL seed 1 (1 of 2): started, 2 nodes, up to 10 rounds",
-            "[0:00:05] EL seed 1 (1 of 2): round 0..3 of 10, train_loss 1.5, about 0:01:02 left",
-            "[0:00:10] EL seed 1 (1 of 2): round 5 of 10, acc 0.5 in round 5, about 0:00:30 left",
-            "[0:00:10] disk is nearly full",
-            "[0:00:15] EL seed 1 (1 of 2): failed after 0:00:15, acc 0.5 in round 5, node 1 died",
-        ]
-
-    def test_keeps_its_distance(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = PlainDisplay(stream, every_s=5.0, now=clock)
-        display.plan([("a", 1)], nodes=1, max_rounds=100)
-        display.job_started("a", 1, 1, 100)
-        for round_ in range(1, 101):
-            clock.now_s += 0.5
-            display.progress(0, round_, None)
-        assert len(lines(stream)) == 2 + 10
-
-    def test_progress_outside_a_job_is_ignored(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = PlainDisplay(stream, now=clock)
-        display.plan([("a", 1)], nodes=1, max_rounds=10)
-        clock.now_s += 60.0
-        display.progress(0, 1, None)
-        display.evaluated(0, 1, "acc", 1.0, 0.0)
-        assert len(lines(stream)) == 1
-
-    def test_every_host_and_what_is_stalled(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = PlainDisplay(stream, every_s=5.0, now=clock)
-        display.plan([("EL", 1)], nodes=3, max_rounds=10)
-        display.job_started("EL", 1, 3, 10)
-        display.hosts({"h1": (0, 1), "h22": (2, 3, 4)})
-        display.host("h1", "running", 2)
-        display.host("h1", "running", 2)
-        clock.now_s += 6.0
-        display.progress(1, 4, None)
-        display.stalled(2, "is stopped (SIGSTOP)", 2.0)
-        clock.now_s += 6.0
-        display.tick()
-        display.stalled(2, None, 0.0)
-        display.host("h22", "lost", 0)
-        assert lines(stream)[2:] == [
-            "[0:00:00]   host h1  2 nodes, round 0 of 10, running",
-            "[0:00:06] EL seed 1 (1 of 1): round 0..4 of 10, about 0:00:39 left",
-            "[0:00:06]   host h1   2 nodes, round 0..4 of 10, running",
-            "[0:00:06]   host h22  1 node, round 0 of 10, starting",
-            "[0:00:06]   node 2 on host h22 is stopped (SIGSTOP) since 2 s",
-            "[0:00:12] EL seed 1 (1 of 1): round 0..4 of 10, about 0:01:18 left",
-            "[0:00:12]   host h1   2 nodes, round 0..4 of 10, running",
-            "[0:00:12]   host h22  1 node, round 0 of 10, starting",
-            "[0:00:12]   node 2 on host h22 is stopped (SIGSTOP) since 8 s",
-            "[0:00:12]   node 2 on host h22 goes on again",
-            "[0:00:12]   host h22  1 node, round 0 of 10, lost",
-        ]
-
-    def test_a_single_host_is_not_worth_a_line(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = PlainDisplay(stream, every_s=5.0, now=clock)
-        display.plan([("EL", 1)], nodes=2, max_rounds=10)
-        display.job_started("EL", 1, 2, 10)
-        display.hosts({"localhost": (0, 1, 2, 3)})
-        display.host("localhost", "running", 4)
-        clock.now_s += 6.0
-        display.progress(0, 1, None)
-        assert len(lines(stream)) == 3
+def test_a_line_when_all_hosts_are_as_far(stream: io.StringIO, clock: ManualClock) -> None:
+    display = on_ten_hosts(stream, clock)
+    for state in ("loading", "starting", "running", "ending", "done"):
+        for number, name in enumerate(HOSTS):
+            assert len(lines(stream)) == ("loading", "starting", "running", "ending", "done").index(state)
+            display.host(name, state, 1)
+            display.host(name, None, number)
+    assert lines(stream) == [
+        "[0:00:00]   10 hosts: loading",
+        "[0:00:00]   10 hosts: starting",
+        "[0:00:00]   10 hosts: running",
+        "[0:00:00]   10 hosts: ending",
+        "[0:00:00]   10 hosts: done",
+    ]
+    display.job_ended("EL", 1, "done", "")
+    display.job_started("EL", 2, 10, 50)
+    display.hosts(HOSTS)
+    for name in HOSTS:
+        display.host(name, "loading")
+    assert lines(stream)[-1] == "[0:00:00]   10 hosts: loading", "the next job is told of like the first"
 
 
-class TestLiveDisplay:
-    def test_hosts_and_stalls_stand_below_the_jobs(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = LiveDisplay(screen(stream, height=10), now=clock)
-        display.plan([("a", seed) for seed in range(100)], nodes=2, max_rounds=10)
-        display.job_started("a", 0, 2, 10)
-        display.hosts({"h1": (0, 2), "h2": (1, 3)})
-        display.host("h2", "running", 2)
-        display.stalled(3, "is stopped (SIGSTOP)", 2.0)
-        clock.now_s += 1.0
-        display.tick()
-        display.close()
-        last = lines(stream)[-7:]
-        assert [line.split()[:3] for line in last[:3]] == [["a", "seed", str(seed)] for seed in range(3)]
-        assert last[3:6] == [
-            "host h1  1 node, round 0 of 10, starting",
-            "host h2  1 node, round 0 of 10, running",
-            "the timekeeper on host h2 is stopped (SIGSTOP) since 3 s",
-        ]
-        assert "(97 below)" in last[6]
+def test_a_lost_host_is_told_of_at_once(stream: io.StringIO, clock: ManualClock) -> None:
+    display = on_ten_hosts(stream, clock)
+    for name in HOSTS:
+        display.host(name, "running", 1)
+    display.progress(2, 7, None)
+    display.host("h3", "lost", 0)
+    for name in HOSTS.keys() - {"h3"}:
+        display.host(name, "stopping")
+    assert lines(stream) == [
+        "[0:00:00]   10 hosts: running",
+        "[0:00:00]   host h3  1 node, round 7 of 50, lost",
+        "[0:00:00]   9 of 10 hosts: stopping",
+    ]
 
-    def test_last_drawing_has_every_job(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = LiveDisplay(screen(stream), now=clock)
-        display.plan([("Mosaic [K=16]", 1), ("EL", 1), ("D-PSGD", 1)], nodes=2, max_rounds=10)
-        display.job_started("Mosaic [K=16]", 1, 2, 10)
-        display.evaluated(0, 10, "acc", 0.9, 0.1)
-        display.evaluated(1, 10, "acc", 0.8, 0.1)
-        display.progress(0, 10, 0.1)
-        display.progress(1, 10, 0.1)
-        clock.now_s += 65.0
-        display.job_ended("Mosaic [K=16]", 1, "done", "")
-        display.job_started("EL", 1, 2, 10)
-        display.progress(0, 4, 0.7)
-        display.progress(1, 2, 0.5)
-        display.close()
-        display.close()
-        mosaic, el, dpsgd, total = (line.split() for line in lines(stream)[-4:])
-        assert mosaic[:4] == ["Mosaic", "[K=16]", "seed", "1"]
-        assert mosaic[-8:] == ["round", "10", "of", "10", "0:01:05", "acc", "0.85", "done"]
-        assert el[-8:] == ["round", "2..4", "of", "10", "0:00:00", "train_loss", "0.6", "running"]
-        assert dpsgd == ["D-PSGD", "seed", "1", "waiting"]
-        assert total == ["elapsed", "0:01:05", "about", "0:01:25", "left"]
 
-    def test_narrow_terminals_lose_the_bar_and_no_number(self, clock: ManualClock) -> None:
-        drawn = {}
-        for width in (80, 120):
-            stream = io.StringIO()
-            console = Console(file=stream, force_terminal=True, width=width, color_system=None, _environ={})
-            display = LiveDisplay(console, now=clock)
-            display.plan([("Mosaic K=16", 1)], nodes=2, max_rounds=100)
-            display.job_started("Mosaic K=16", 1, 2, 100)
-            for node, round_ in enumerate((90, 97)):
-                display.progress(node, round_, 0.1234)
-            display.close()
-            drawn[width] = lines(stream)[-2]
-        assert (
-            " ".join(drawn[80].split())
-            == "Mosaic K=16 seed 1 round 90..97 of 100 0:00:00 train_loss 0.1234 running"
-        )
-        assert drawn[120].replace("━", "").split() == drawn[80].split()
-        assert "━" in drawn[120]
+def test_the_ends_of_the_field_who_stands_out_and_what_is_stalled(
+    stream: io.StringIO, clock: ManualClock
+) -> None:
+    display = on_ten_hosts(stream, clock)
+    for name in list(HOSTS)[:9]:
+        display.host(name, "running", 1)
+    for node in range(10):
+        display.progress(node, 35, None)
+    display.progress(1, 40, None)
+    clock.now_s += 6.0
+    display.progress(6, 31, None)  # what comes late turns nobody back
+    display.stalled(2, "is stopped (SIGSTOP)", 2.0)
+    clock.now_s += 6.0
+    display.host("h4", "lost", 0)
+    clock.now_s += 6.0
+    display.tick()
+    display.stalled(2, None, 0.0)
+    told = [line.partition("]")[2].strip() for line in lines(stream)]
+    job = "EL seed 1 (1 of 2): round 35..40 of 50"
+    assert [line.partition(", about")[0] for line in told] == [
+        job,
+        "10 hosts: slowest h1 round 35, fastest h2 round 40",
+        "host h10  1 node, round 35 of 50, starting",
+        "node 2 on host h3 is stopped (SIGSTOP) since 2 s",
+        "host h4  1 node, round 35 of 50, lost",
+        job,
+        "9 of 10 hosts: slowest h1 round 35, fastest h2 round 40",
+        "host h4  1 node, round 35 of 50, lost",
+        "host h10  1 node, round 35 of 50, starting",
+        "node 2 on host h3 is stopped (SIGSTOP) since 14 s",
+        "node 2 on host h3 goes on again",
+    ]
 
-    def test_failure_is_shown_with_its_first_line(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = LiveDisplay(screen(stream), now=clock)
-        display.plan([("a", 1)], nodes=2, max_rounds=10)
-        display.job_started("a", 1, 2, 10)
-        display.job_ended("a", 1, "failed", "node 1 died\nTraceback ...")
-        display.close()
-        assert lines(stream)[-2].endswith("failed: node 1 died")
 
-    def test_more_jobs_than_lines_are_folded_around_the_running_one(
-        self, stream: io.StringIO, clock: ManualClock
-    ) -> None:
-        display = LiveDisplay(screen(stream, height=10), now=clock)
-        display.plan([("a", seed) for seed in range(100)], nodes=1, max_rounds=1)
-        for seed in range(50):
-            display.job_started("a", seed, 1, 1)
-            display.job_ended("a", seed, "done", "")
-        display.job_started("a", 50, 1, 1)
-        display.close()
-        last = lines(stream)[-7:]
-        assert [line.split()[2] for line in last[:-1]] == ["47", "48", "49", "50", "51", "52"]
-        assert "(47 above, 47 below)" in last[-1]
+def test_hosts_without_nodes_and_none_that_is_left(stream: io.StringIO, clock: ManualClock) -> None:
+    """Observer and timekeeper on a host of their own are behind nobody."""
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("EL", 1)], nodes=2, max_rounds=10)
+    display.job_started("EL", 1, 2, 10)
+    display.hosts({"h1": (2, 3), "h2": (0, 1)})
+    display.progress(0, 4, None)
+    clock.now_s += 6.0
+    display.tick()
+    assert lines(stream)[-1] == "[0:00:06]   2 hosts: slowest h2 round 0, fastest h2 round 4"
+    for name in ("h1", "h2"):
+        display.host(name, "lost", 0)
+    clock.now_s += 6.0
+    display.tick()
+    assert [line.partition("]")[2].partition(", about")[0].strip() for line in lines(stream)[-7:]] == [
+        "2 hosts: slowest h2 round 0, fastest h2 round 4",
+        "host h1  0 nodes, lost",
+        "host h2  2 nodes, round 0..4 of 10, lost",
+        "EL seed 1 (1 of 1): round 0..4 of 10",
+        "0 of 2 hosts",
+        "host h1  0 nodes, lost",
+        "host h2  2 nodes, round 0..4 of 10, lost",
+    ]
 
-    def test_a_note_stands_above_the_table(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = LiveDisplay(screen(stream), now=clock)
-        display.plan([("a", 1)], nodes=1, max_rounds=1)
-        display.note("a [note]")
-        display.close()
-        text = stream.getvalue()
-        assert text.index("a [note]") < text.rindex("waiting")
 
-    def test_100_000_calls_draw_a_few_times_a_second(self, stream: io.StringIO, clock: ManualClock) -> None:
-        display = LiveDisplay(screen(stream), every_s=0.2, now=clock)
-        display.plan([("a", 1)], nodes=1000, max_rounds=100)
-        display.job_started("a", 1, 1000, 100)
-        before = stream.getvalue().count("elapsed")
-        for call in range(100_000):
-            clock.now_s += 1e-4  # ten emulated seconds in all
-            display.progress(call % 1000, call // 1000 + 1, 0.5)
-        drawn = stream.getvalue().count("elapsed") - before
-        display.close()
-        assert 40 <= drawn <= 51
-
-    def test_closing_what_never_began_writes_nothing(self, stream: io.StringIO) -> None:
-        LiveDisplay(screen(stream)).close()
-        assert stream.getvalue() == ""
+def test_a_single_host_is_not_worth_a_line(stream: io.StringIO, clock: ManualClock) -> None:
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("EL", 1)], nodes=2, max_rounds=10)
+    display.job_started("EL", 1, 2, 10)
+    display.hosts({"localhost": (0, 1, 2, 3)})
+    display.host("localhost", "running", 4)
+    clock.now_s += 6.0
+    display.progress(0, 1, None)
+    assert len(lines(stream)) == 3
 
 
 class Terminal(io.StringIO):
