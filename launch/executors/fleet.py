@@ -161,9 +161,9 @@ class Fleet:
         try:
             place_arm(job.arm, job.seed, hosts)
         except ConfigError as error:
-            raise PreflightError(f"{lost}: its nodes cannot run on the others ({error}); {step}") from error
+            raise PreflightError(f"{lost}: the others cannot have all nodes ({error}); {step}") from error
         self._hosts, self._lost, self._dropped = hosts, (), True
-        display.note(f"{lost}: its nodes run on {', '.join(host.name for host in rest)} from now on")
+        display.note(f"{lost}: all nodes run on {', '.join(host.name for host in rest)} from now on")
 
     def _prepare(self, interruption: Interruption) -> None:
         try:

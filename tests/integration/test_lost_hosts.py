@@ -96,7 +96,7 @@ def test_the_next_seed_runs_on_the_rest(sessions: list[Session], tmp_path: Path)
     outcome, folder = session.run(made, 2)
     assert (outcome.state, outcome.exit_code, outcome.lost) == ("done", 0, ()), outcome.cause
     assert outcome.placement == {"h1": f"0-{NODES - 1}", "h3": ""}
-    assert session.display.notes == ["host h2, lost in an earlier job: its nodes run on h1, h3 from now on"]
+    assert session.display.notes == ["host h2, lost in an earlier job: all nodes run on h1, h3 from now on"]
     inline = run(made, tmp_path / "inline", seed=2)
     ends = [events(folder / "nodes" / f"{node:03}.jsonl")[-1] for node in range(NODES)]
     assert [end["model_sha256"] for end in ends] == [
