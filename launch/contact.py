@@ -10,6 +10,7 @@ from typing import Any
 from launch.members import now_ms
 from launch.protocol import BEAT_S, SILENCE_S, FrameReader, FrameWriter
 from launch.pulse import Pulse
+from launch.watchdog import Watchdog
 
 
 class Contact:
@@ -20,7 +21,7 @@ class Contact:
 
     Attributes:
         remote: whether the line can be cut without being closed: then both ends let each other know that they
-            live.
+            live, and who does not is given up.
     """
 
     def __init__(self, out: int) -> None:
@@ -30,10 +31,25 @@ class Contact:
         self._orders = FrameReader(0, "the launcher")
         self._heard_ms = now_ms()
         self._beat_due_ms = 0
+        self._watchdog: Watchdog | None = None
 
     def fileno(self) -> int:
-        """Of the output, which members must not keep open."""
+        """Of the output."""
         return self._fd
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What members must not keep open."""
+        return [self._fd] if self._watchdog is None else [self._fd, self._watchdog.fileno()]
+
+    def watch(self) -> None:
+        """The launcher is on another host.
+
+        Raises:
+            OSError: this host has no more processes or descriptors.
+        """
+        self.remote = True
+        self._watchdog = Watchdog()
 
     @property
     def pending(self) -> int:
@@ -75,8 +91,9 @@ class Contact:
     def beat(self) -> None:
         """To be called every now and then: lets the launcher know that this agent lives."""
         now = now_ms()
-        if self.remote and now >= self._beat_due_ms:
+        if self._watchdog is not None and now >= self._beat_due_ms:
             self._beat_due_ms = now + int(BEAT_S * 1000)
+            self._watchdog.feed()
             self.tell("beat")
 
     @contextmanager
@@ -86,7 +103,7 @@ class Contact:
         Args:
             tidying_s: how long the block may go on when the launcher is gone; then this process is ended.
         """
-        with Pulse(self._out, SILENCE_S, beat=self.remote, tidying_s=tidying_s):
+        with Pulse(self._out, SILENCE_S, watchdog=self._watchdog, tidying_s=tidying_s):
             try:
                 yield
             finally:

@@ -41,14 +41,16 @@ class Forked:
         os.close(self.pidfd)
 
 
-def fork_member(workload: Workload, assignment: Assignment, siblings: Iterable[Forked], out: int) -> Forked:
+def fork_member(
+    workload: Workload, assignment: Assignment, siblings: Iterable[Forked], private: Iterable[int]
+) -> Forked:
     """Fork one member; it waits for the word ``begin`` before it does anything.
 
     Args:
         workload: shared with the child, not copied.
         assignment: the child's.
         siblings: members forked earlier, whose lines the child must not keep open.
-        out: the agent's output, likewise.
+        private: what else of the agent's, likewise.
 
     Raises:
         OSError: the host has no more processes, descriptors or memory; the member is none then.
@@ -61,7 +63,8 @@ def fork_member(workload: Workload, assignment: Assignment, siblings: Iterable[F
             ours.close()
             for sibling in siblings:
                 sibling.let_go()
-            os.close(out)
+            for fd in private:
+                os.close(fd)
             _become(workload, assignment, theirs, agent)
         finally:
             os._exit(1)  # whatever happened, the agent's loop must not go on in its child

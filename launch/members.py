@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgpack
@@ -37,15 +37,17 @@ class Members:
     Args:
         poll: the agent's; members' descriptors are registered with it.
         tell: takes events for the launcher.
-        out: the agent's output, which members must not keep open.
+        private: descriptors of the agent that members must not keep open.
         slots: how many there will be.
     """
 
-    def __init__(self, poll: select.poll, tell: Callable[..., None], out: int, slots: int) -> None:
+    def __init__(
+        self, poll: select.poll, tell: Callable[..., None], private: Sequence[int], slots: int
+    ) -> None:
         self.board = Board(slots)
         self._poll = poll
         self._tell = tell
-        self._out = out
+        self._private = private
         self._forked: dict[int, Forked] = {}
         self._sources: dict[int, tuple[str, Forked]] = {}
         self._told: dict[int, int] = {}
@@ -76,7 +78,7 @@ class Members:
         gc.freeze()  # the collector would touch, and so copy, every page that the children share
         try:
             for assignment in assignments:
-                self._add(fork_member(workload, assignment, list(self._forked.values()), self._out))
+                self._add(fork_member(workload, assignment, list(self._forked.values()), self._private))
                 between()
         except OSError:
             self.signal(signal.SIGKILL)

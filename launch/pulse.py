@@ -12,6 +12,7 @@ import time
 from types import TracebackType
 
 from launch.protocol import BEAT_S, FrameWriter
+from launch.watchdog import Watchdog
 
 
 class Pulse:
@@ -21,15 +22,17 @@ class Pulse:
 
     Args:
         out: to the launcher.
-        silence_s: with ``beat``, the agent ends when nothing has come in for so long.
-        beat: whether beats are sent and expected (a line to another host).
+        silence_s: with ``watchdog``, the agent ends when nothing has come in for so long.
+        watchdog: on another host: it is fed, and beats are sent and expected.
         tidying_s: how long the agent may go on without a launcher.
     """
 
-    def __init__(self, out: FrameWriter, silence_s: float, *, beat: bool, tidying_s: float = 0.0) -> None:
+    def __init__(
+        self, out: FrameWriter, silence_s: float, *, watchdog: Watchdog | None, tidying_s: float = 0.0
+    ) -> None:
         self._out = out
         self._silence_s = silence_s
-        self._beat = beat
+        self._watchdog = watchdog
         self._tidying_s = tidying_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pulse", daemon=True)
@@ -55,11 +58,13 @@ class Pulse:
             now_s = time.monotonic()
             if (now_waiting := _waiting_bytes()) != waiting:
                 heard_s, waiting = now_s, now_waiting
-            if poll.poll(0) or (self._beat and now_s - heard_s > self._silence_s):
+            remote = self._watchdog is not None
+            if poll.poll(0) or (remote and now_s - heard_s > self._silence_s):
                 end_s = now_s + self._tidying_s if end_s is None else end_s
                 if now_s >= end_s:
                     os._exit(1)
-            elif self._beat:
+            elif self._watchdog is not None:
+                self._watchdog.feed()
                 self._out.write({"is": "beat"})
 
 

@@ -3,7 +3,8 @@
 Started by an executor as ``python -P -m launch.zygote``; talks to the launcher over its standard input and
 output (launch/protocol.py), so that the same program serves a local pipe, ssh and srun. It ends, and every
 process it forked with it, when its input closes, which is how the death of a launcher reaches it; on another
-host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does.
+host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable does, and when it does not go
+on itself (launch/watchdog.py).
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it; sockets: no
 more free ports are counted), ``load`` (arm, seed, run, folder, probe, several, members, cores, measured_ns,
@@ -190,7 +191,8 @@ class Agent:
 
     def _settle(self, order: dict[str, Any]) -> None:
         self._host = order
-        self._launcher.remote = order["remote"]
+        if order["remote"]:
+            self._launcher.watch()
         self._base = Path(absolute(order["folder"]))
         told: dict[str, Any] = {"disk_free": free_bytes(self._base)}
         if order["towards"]:
@@ -237,7 +239,7 @@ class Agent:
         self._launcher.tell("sockets", folder=str(sockets))
         cores = place.pin(job["cores"])
         members = self._members = Members(
-            self._poll, self._launcher.tell, self._launcher.fileno(), len(job["members"])
+            self._poll, self._launcher.tell, self._launcher.descriptors, len(job["members"])
         )
         assignments = [
             Assignment(

@@ -108,9 +108,6 @@ def test_first_cause_is_named(
         noticed_s = time.monotonic() - struck
         manifest = run.ended(60)
         named_s = time.monotonic() - struck
-        if fault.strike is stop_agent:
-            struck = time.monotonic()
-            os.kill(agent(lab3, 2).pid, signal.SIGCONT)  # until then it cannot do anything
         _, left = lab3.quiet(struck + ORPHANS_S - time.monotonic())
         gone_s = time.monotonic() - struck
         report(capsys, fault.name, noticed_s, named_s, gone_s)

@@ -26,7 +26,7 @@ def test_a_member_without_a_descriptor_is_ended_and_reaped(monkeypatch: pytest.M
     out = os.open(os.devnull, os.O_WRONLY)
     try:
         with pytest.raises(OSError, match="Too many open files"):
-            fork_member(workload, assignment, [], out)
+            fork_member(workload, assignment, [], [out])
     finally:
         os.close(out)
     (pid,) = forked
