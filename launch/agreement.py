@@ -52,7 +52,8 @@ def differences(samples: Mapping[str, Sample]) -> list[Difference]:
         elif _far(own.loss, sample.loss):
             what = (
                 f"its data is not that of host {first}: a model has a loss of {own.loss:g} there and of "
-                f"{sample.loss:g} here; compare the data folders, and remove ~/.cache/decentral on both"
+                f"{sample.loss:g} here; compare the data folders, and remove what was made of them "
+                f"on both: ~/.cache/decentral, or cache in the folder of the hosts file"
             )
             found.append(Difference(host, what, True))
         elif sample.digest != own.digest:

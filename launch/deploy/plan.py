@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from launch.deploy.onhost.look import this_python
+from launch.deploy.onhost.look import libc_version, this_python
 from launch.deploy.packages import Packages
 from launch.versions import SAME_RESULTS, release
 
 if TYPE_CHECKING:
     from launch.hosts import Host
+CACHE = "cache"
+"""Where arrays made of data sets go, below a host's own folder."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Place:
         code: the folder of the code.
         folder: where files of ours may go.
         data: the folder of the data sets; None: there is none.
+        cache: the folder of the arrays that are made of them; None: the usual one.
     """
 
     python: str
     code: str
     folder: str
     data: str | None
+    cache: str | None = None
 
     @property
     def sent_data(self) -> str:
@@ -42,6 +47,7 @@ class Place:
             "PYTHONPATH": self.code,
             "PYTHONDONTWRITEBYTECODE": "1",  # the hash of the code does not cover what is compiled of it
             **({} if self.data is None else {"DECENTRAL_DATA": self.data}),
+            **({} if self.cache is None else {"DECENTRAL_CACHE": self.cache}),
         }
 
 
@@ -101,14 +107,25 @@ def plan_host(
         python = own[0]
     else:
         python = f"{look['environment']}/bin/python"
-        by: Literal["copy", "pip"] = "copy" if look["python"] == this_python() else "pip"
+        by: Literal["copy", "pip"] = "copy" if _runs_there(look) else "pip"
         versions = packages.versions if by == "copy" else packages.pinned
         if not look["has_environment"]:
             environment = by
     if look["problem"] is not None and (brings_code or environment is not None):
         raise Impossible(f"{look['problem']}; set folder = ... for this host to one that is its user's")
-    place = Place(python, code, look["folder"], _data(host, look, data))
+    cache = None if host.folder is None else f"{look['folder']}/{CACHE}"
+    place = Place(python, code, look["folder"], _data(host, look, data), cache)
     return Plan(host, look["identity"], place, brings_code, environment, versions)
+
+
+def _runs_there(look: Mapping[str, Any]) -> bool:
+    """Whether packages that run here run there: compiled ones may need this C library, or a newer one."""
+    python: list[str] = look["python"]
+    return python == this_python() and _numbers(look["libc_version"]) >= _numbers(libc_version())
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(one) for one in re.findall(r"\d+", version)]
 
 
 def _given(python: str, found: list[Any] | None, packages: Packages) -> str:

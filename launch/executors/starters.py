@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from launch.deploy.onhost.look import absolute
+from launch.deploy.plan import CACHE
 from launch.executors.child import spawn
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ class LocalStarter:
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
         """As ``Starter.start``."""
-        data = {} if host.data is None else {"DECENTRAL_DATA": absolute(host.data)}
-        return spawn([sys.executable, *AGENT], stderr=log, env={**os.environ, **ENVIRONMENT, **data})
+        own = {} if host.data is None else {"DECENTRAL_DATA": absolute(host.data)}
+        if host.folder is not None:
+            own["DECENTRAL_CACHE"] = os.path.join(absolute(host.folder), CACHE)
+        return spawn([sys.executable, *AGENT], stderr=log, env={**os.environ, **ENVIRONMENT, **own})
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:
         """Kill it; its members die with it (launch/kernel.py)."""

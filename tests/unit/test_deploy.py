@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from decentral.errors import PreflightError
-from launch.deploy import Place
+from launch.deploy import Deployment, Place
 from launch.deploy.packages import CHECK, LAUNCHER_ONLY, Packages
 from launch.hosts import Host
 from tests.folder_hosts import SETUP, Lab, checkout, lab
@@ -151,7 +151,12 @@ def test_a_given_python_and_folders_of_any_name(lab: Lab) -> None:
     data.mkdir()
     (place,) = lab.deploy(host)
     folder = str(lab.path / "h1" / odd)
-    assert place == Place(sys.executable, f"{folder}/{Path(place.code).name}", folder, str(data))
+    assert place == Place(
+        sys.executable, f"{folder}/{Path(place.code).name}", folder, str(data), f"{folder}/cache"
+    )
+    assert place.environment["DECENTRAL_CACHE"] == f"{folder}/cache"
+    (usual,) = lab.deploy(lab.host("h2", python=sys.executable))
+    assert "DECENTRAL_CACHE" not in usual.environment
     assert imports(place, "launch").startswith(folder)
     assert sorted(os.listdir(lab.path / "h1")) == sorted([odd, "my data"])
 
@@ -170,6 +175,43 @@ def test_another_python_gets_its_packages_by_pip(lab: Lab, monkeypatch: pytest.M
     assert any("installing packages with pip on h1" in line for line in lab.told)
     assert lab.deploy(host) == [place]
     assert lab.told == []
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "by"),
+    [
+        ("2.36", "2.36", "copy"),
+        ("2.9", "2.36", "copy"),
+        ("2.36", "2.9", "pip"),
+        ("2.36", "", "pip"),
+        ("", "", "copy"),
+    ],
+)
+def test_packages_are_copied_to_a_c_library_that_is_no_older(
+    here: str, there: str, by: str, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = Deployment._look
+    monkeypatch.setattr("launch.deploy.plan.libc_version", lambda: here)
+    monkeypatch.setattr(Deployment, "_look", lambda *given: look(*given) | {"libc_version": there})
+    brought: list[str | None] = []
+    monkeypatch.setattr(
+        Deployment,
+        "_carry_environments",
+        lambda self, plans, *rest: brought.extend(plan.environment for plan in plans),
+    )
+    lab.deploy(lab.host("h1"))
+    assert brought == [by]
+
+
+def test_packages_that_cannot_be_imported_there_are_refused_with_the_next_step(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.deploy.deployment.CHECK", "import nothing_of_this_name")
+    with pytest.raises(
+        PreflightError, match=r"set python = \.\.\. .*failed:\n(.*\n)*.*No module named 'nothing_of"
+    ):
+        lab.deploy(lab.host("h1"))
+    assert [name for name in lab.kept("h1") if not name.startswith("code-")] == []
 
 
 def wheel(folder: Path, name: str, version: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import io
 import os
 import platform
@@ -278,7 +279,8 @@ def test_the_mark_is_set_after_all_else_is_on_the_disk(
 
 
 def test_python_is_described_as_the_kernel_and_the_interpreter_do() -> None:
-    implementation, version, machine, libc = this_python()
+    implementation, version, machine, libc, build = this_python()
+    assert build == importlib.machinery.EXTENSION_SUFFIXES[0].split(".")[1]
     assert implementation == sys.implementation.name
     assert version == f"{sys.version_info.major}.{sys.version_info.minor}"
     assert machine == os.uname().machine

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from launch.cli import app
 from launch.executors.child import end, spawn
 from launch.executors.ssh import ssh_command
-from launch.executors.starters import AGENT, ENVIRONMENT, agent_command
+from launch.executors.starters import AGENT, ENVIRONMENT, LocalStarter, agent_command
 from launch.hosts import Host
 
 REPORT = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ.get('PYTHONPATH')]))"
@@ -169,6 +169,21 @@ def test_every_setting_of_an_agent_is_in_its_command() -> None:
     assert command[0] == "env"
     assert {f"{name}={value}" for name, value in ENVIRONMENT.items()} <= set(command)
     assert command[-len(AGENT) - 1 :] == ["/opt/python", *AGENT]
+
+
+@pytest.mark.parametrize("folder", [None, "/scratch/me"])
+def test_a_local_agent_too_has_its_arrays_in_its_folder(
+    folder: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environments: list[dict[str, str]] = []
+    monkeypatch.delenv("DECENTRAL_CACHE", raising=False)
+    monkeypatch.setattr(
+        "launch.executors.starters.spawn", lambda command, *, stderr, env: environments.append(env)
+    )
+    with (tmp_path / "log").open("wb") as log:
+        LocalStarter().start(Host(name="me", local=True, folder=folder), log)
+    cache = environments[0].get("DECENTRAL_CACHE")
+    assert cache == (None if folder is None else "/scratch/me/cache")
 
 
 class TestChild:

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from contextlib import suppress
 from typing import Any
@@ -38,10 +39,16 @@ def libc() -> str:
     return platform.libc_ver()[0] or "other"
 
 
+def libc_version() -> str:
+    """The version of the C library; empty where it does not say."""
+    return platform.libc_ver()[1]
+
+
 def this_python() -> list[str]:
-    """What decides whether packages of one Python work in another."""
+    """What decides whether packages of one Python work in another, beside the C library's version."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    return [sys.implementation.name, version, platform.machine(), libc()]
+    build = str(sysconfig.get_config_var("SOABI"))
+    return [sys.implementation.name, version, platform.machine(), libc(), build]
 
 
 def environment_name(pins: str, python: list[str]) -> str:
@@ -50,7 +57,7 @@ def environment_name(pins: str, python: list[str]) -> str:
     An environment has the path of its Python in it, and what pip chose may need this version of the C
     library: hosts that share a folder share an environment only if both are the same.
     """
-    exactly = [pins, python, os.path.realpath(sys.executable), platform.libc_ver()[1]]
+    exactly = [pins, python, os.path.realpath(sys.executable), libc_version()]
     return "env-" + hashlib.sha256(json.dumps(exactly).encode()).hexdigest()[:16]
 
 
@@ -66,6 +73,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         _sweep(folder, used=[code] * code_here + [environment] * environment_here)
     return {
         "python": this_python(),
+        "libc_version": libc_version(),
         "version": platform.python_version(),
         "folder": folder,
         "unsafe": unsafe,

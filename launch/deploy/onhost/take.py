@@ -56,7 +56,8 @@ def environment(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
                 [python, *install, "--constraint", constraints, *request["requirements"]],
             )
         search = {"PYTHONPATH": request["code"], "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        _tool("importing what was installed", [python, "-c", f"{request['check']}\n{_COMPILE}"], search)
+        what = "importing what was installed (set python = ... for this host to one that has the packages)"
+        _tool(what, [python, "-c", f"{request['check']}\n{_COMPILE}"], search)
     return {}
 
 
