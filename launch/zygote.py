@@ -39,7 +39,6 @@ from decentral.config import Arm
 from decentral.errors import DecentralError, PreflightError, RunFailed
 from decentral.tasks.base import LoadedTask
 from decentral.transports.addresses import Listen
-from launch.agreement import Sample
 from launch.assignment import Assignment
 from launch.build import Workload, load_workload
 from launch.collect import ROUND_BYTES
@@ -54,7 +53,7 @@ from launch.members import Members, now_ms
 from launch.paths import JobFolder, book_of
 from launch.process import MAX_FAILURE_CHARACTERS
 from launch.protocol import PREAMBLE
-from launch.warmup import shards_digest, warm_up
+from launch.warmup import Samples
 from launch.workplace import Workplace
 
 PROGRESS_EVERY_MS = 200  # how often the board is read for the launcher's display
@@ -73,7 +72,7 @@ class Agent:
     def __init__(self, out: int) -> None:
         self._launcher = Contact(out)
         self._tasks: dict[str, LoadedTask] = {}
-        self._warm: dict[str, Sample] = {}
+        self._samples = Samples()
         self._poll = select.poll()
         self._host: dict[str, Any] = {"name": "localhost"}
         self._job: dict[str, Any] = {}
@@ -191,8 +190,6 @@ class Agent:
 
     def _settle(self, order: dict[str, Any]) -> None:
         self._host = order
-        if order["remote"]:
-            self._launcher.watch()
         self._base = Path(absolute(order["folder"]))
         told: dict[str, Any] = {"disk_free": free_bytes(self._base)}
         if order["towards"]:
@@ -202,6 +199,8 @@ class Agent:
             ports = None if order["ports"] is None else (order["ports"][0], order["ports"][1])
             self._listen = Listen(found.address, ports)
             told |= {key: value for key, value in found._asdict().items() if key != "why"}
+        if order["remote"]:
+            self._launcher.watch()
         self._launcher.tell("here", **told)
 
     def _load(self, order: dict[str, Any]) -> None:
@@ -210,7 +209,7 @@ class Agent:
             self._leave()  # of a job that was loaded and never begun
             arm = self._files.take(Arm.model_validate_json(order["arm"]), order["files"], self._base)
             workload = load_workload(arm, order["seed"], self._tasks, order["measured_ns"])
-            sample = self._warm_up(workload)
+            sample = self._samples.take(workload)
             self._workload = workload
             self._place = Workplace(
                 Path(order["folder"]),
@@ -223,13 +222,6 @@ class Agent:
             )
         measured_ns = workload.composition.compute.nominal_ns if workload.composition.measured else None
         self._launcher.tell("loaded", measured_ns=measured_ns, sample=sample, apart=self._place.apart)
-
-    def _warm_up(self, workload: Workload) -> Sample:
-        """Once per task and seed; arms of them differ in the rows of nodes at most."""
-        key = repr((workload.composition.task, workload.composition.seeds, workload.arm.train))
-        if key not in self._warm:
-            self._warm[key] = warm_up(workload)
-        return self._warm[key]._replace(shards=shards_digest(workload.shards))
 
     def _fork(self, order: dict[str, Any]) -> None:
         assert self._workload is not None
