@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,11 +24,13 @@ from launch.executors.base import Interruption, Job
 from launch.executors.local import LocalExecutor
 from launch.executors.resuming import Checkpoints
 from launch.executors.starters import LocalStarter
+from launch.holding import Hold
+from launch.keeping import last_whole
 from launch.paths import JobFolder
-from launch.scratch import PrivateFolder
 from tests.asynchronous import ROUND_S, contender, star
+from tests.fleets import Elsewhere, loopback, tidy_up_after_a_killed_agent
 from tests.harness import SilentDisplay, run
-from tests.integration.test_fleet import Elsewhere, loopback
+from tests.integration.leisurely import braked
 from tests.integration.test_launcher import ROOT, is_gone, wait_for
 from tests.resumed import REAL, logged
 
@@ -65,7 +66,17 @@ def executor() -> Iterator[LocalExecutor]:
     made.close()
 
 
-def arm_of(name: str) -> tuple[Arm, bool]:
+HOLD_AT = 50
+"""The round that no run comes to as long as it is to be killed: it cannot be over before that."""
+
+
+@pytest.fixture
+def brake(tmp_path: Path) -> Path:
+    """As long as it is not there, runs take their time, and stop in the middle."""
+    return tmp_path / "brake"
+
+
+def arm_of(name: str, brake: Path) -> tuple[Arm, bool]:
     """An arm of about two hundred rounds, and whether its algorithm is synchronous."""
     algorithm, settings = ARMS[name]
     synchronous = algorithm in ("mosaic", "epidemic")
@@ -73,6 +84,7 @@ def arm_of(name: str) -> tuple[Arm, bool]:
     limits = {"max_rounds": None, "time_limit_s": 200 * ROUND_S} if not synchronous else {}
     if algorithm == "mosaic":
         tables = {**tables, "fragments": {"count": 4, "map": "global"}}
+    tables = {**tables, "data": braked(brake, HOLD_AT)}
     arm = contender(algorithm, settings, rounds=200, run={"test_after": 8, **limits}, **tables)
     asked = arm.checkpoint.model_copy(update={"every": EVERY})
     return arm.model_copy(update={"checkpoint": asked}), synchronous
@@ -83,14 +95,10 @@ def without_checkpoints(arm: Arm) -> Arm:
     return arm.model_copy(update={"checkpoint": Arm.model_fields["checkpoint"].default})
 
 
-def killed_after(
+def kill_after(
     number: int, job: Job, executor: LocalExecutor, chance: random.Random, monkeypatch: pytest.MonkeyPatch
-) -> bool:
-    """Run ``job`` and kill one of its processes, any, once the launcher hears of checkpoint ``number``.
-
-    Returns:
-        Whether it ended by that.
-    """
+) -> None:
+    """Run ``job`` and kill one of its processes, any, once the launcher hears of checkpoint ``number``."""
     saved = Checkpoints.saved
 
     def kill(made: Checkpoints, heard: int) -> None:
@@ -103,97 +111,112 @@ def killed_after(
     with monkeypatch.context() as patched, Interruption().installed() as interruption:
         patched.setattr(Checkpoints, "saved", kill)
         outcome = executor.run(job, SilentDisplay(), interruption)
-    if outcome.state == "failed":
-        assert "was killed by SIGKILL" in (outcome.cause or "")
-    return outcome.state == "failed"
+    assert outcome.state == "failed"
+    assert "was killed by SIGKILL" in (outcome.cause or "")
+
+
+def resumed(arm: Arm, folder: JobFolder) -> Job:
+    """The job as it goes on."""
+    found, problems = checkpoints.newest(folder)
+    assert found is not None
+    assert problems == []
+    checkpoints.cut_logs(folder, found)
+    return Job(arm, 1, folder, found)
 
 
 @pytest.mark.parametrize("name", ARMS)
 def test_a_killed_member(
-    name: str, executor: LocalExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, executor: LocalExecutor, tmp_path: Path, brake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice, the second time in the run that was resumed; compared with the undisturbed run inline."""
-    arm, synchronous = arm_of(name)
+    arm, synchronous = arm_of(name, brake)
     whole, cut = JobFolder(tmp_path / "whole"), JobFolder(tmp_path / "cut")
-    expected = run(without_checkpoints(arm), whole.path)
     chance = random.Random(name)
-    job = Job(arm, 1, cut)
-    assert killed_after(1, job, executor, chance, monkeypatch)
-    for _ in range(2):
-        found, problems = checkpoints.newest(cut)
-        assert found is not None
-        assert problems == []
-        checkpoints.cut_logs(cut, found)
-        job = Job(arm, 1, cut, found)
-        if not killed_after(found.number + 1, job, executor, chance, monkeypatch):
-            break
-    else:
-        found, _ = checkpoints.newest(cut)
-        assert found is not None
-        checkpoints.cut_logs(cut, found)
-        with Interruption().installed() as interruption:
-            outcome = executor.run(Job(arm, 1, cut, found), SilentDisplay(), interruption)
-        assert outcome.state == "done", outcome.cause
+    kill_after(1, Job(arm, 1, cut), executor, chance, monkeypatch)
+    job = resumed(arm, cut)
+    assert job.resumed is not None
+    kill_after(job.resumed.number + 1, job, executor, chance, monkeypatch)
+    brake.touch()
+    with Interruption().installed() as interruption:
+        outcome = executor.run(resumed(arm, cut), SilentDisplay(), interruption)
+    assert outcome.state == "done", outcome.cause
+    expected = run(without_checkpoints(arm), whole.path)
     models = np.stack([np.load(cut.model(i)) for i in range(arm.nodes)])
     assert models.tobytes() == expected.models.tobytes()
     ignored = REAL if synchronous else (*REAL, "total_meta")
     assert logged(cut, ignored) == logged(whole, ignored)
 
 
+class Killing(SilentDisplay):
+    """Kills an agent as soon as a whole checkpoint is here."""
+
+    def __init__(self, pid: int, folder: JobFolder) -> None:
+        super().__init__()
+        self._pid = pid
+        self._folder = folder
+        self._killed = False
+
+    def tick(self) -> None:
+        if not self._killed and last_whole(self._folder):
+            self._killed = True
+            os.kill(self._pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("folder", ["shared", "apart"])
 @pytest.mark.parametrize("name", ["mosaic", "adpsgd, overlap"])
 def test_from_three_hosts_to_two(
-    name: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: str, tmp_path: Path, brake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent is killed; the run goes on with other nodes on other hosts, where nothing of it was."""
     if folder == "apart":
         monkeypatch.setattr(fleet, "Line", Elsewhere)
-    arm, synchronous = arm_of(name)
+    arm, synchronous = arm_of(name, brake)
     whole, cut = JobFolder(tmp_path / "whole"), JobFolder(tmp_path / "cut")
-    expected = run(without_checkpoints(arm), whole.path)
-    saved = Checkpoints.saved
     three = fleet.Fleet(loopback(3, folder=str(tmp_path / "first")), LocalStarter())
-    victim = three.meet()["h2"]["pid"]
-
-    def kill(made: Checkpoints, heard: int) -> None:
-        saved(made, heard)
-        if checkpoints.newest(cut)[0] is not None and psutil.pid_exists(victim):
-            os.kill(victim, signal.SIGKILL)
-
-    with monkeypatch.context() as patched, closing(three), Interruption().installed() as interruption:
-        patched.setattr(Checkpoints, "saved", kill)
-        outcome = three.run(Job(arm, 1, cut), SilentDisplay(), interruption)
+    with closing(three), Interruption().installed() as interruption:
+        killing = Killing(three.meet()["h2"]["pid"], cut)
+        outcome = three.run(Job(arm, 1, cut), killing, interruption)
     assert "agent on host h2 was killed by signal 9" in (outcome.cause or "")
+    tidy_up_after_a_killed_agent()
+    Hold(cut.path, alone=True).let_go()  # as resuming waits for the killed agent's nodes
     found, problems = checkpoints.newest(cut)
     assert found is not None
     # What the killed host had not sent of a later one is missing.
     assert all("cannot be read: No such file" in problem for problem in problems)
     assert folder == "apart" or problems == []
     checkpoints.cut_logs(cut, found)
+    cut.log("h1").parent.mkdir(exist_ok=True)
+    with cut.log("h1").open("a") as log:
+        log.write("said before\n")
+    said = cut.log("h1").read_text()
+    brake.touch()
     two = fleet.Fleet(loopback(2, folder=str(tmp_path / "second")), LocalStarter())
     with closing(two), Interruption().installed() as interruption:
         outcome = two.run(Job(arm, 1, cut, found), SilentDisplay(), interruption)
     assert outcome.state == "done", outcome.cause
+    assert cut.log("h1").read_text().startswith(said)
+    expected = run(without_checkpoints(arm), whole.path)
     models = np.stack([np.load(cut.model(i)) for i in range(arm.nodes)])
     assert models.tobytes() == expected.models.tobytes()
     ignored = (*REAL, "host") if synchronous else (*REAL, "host", "total_meta")
     assert logged(cut, ignored) == logged(whole, ignored)
-    PrivateFolder(Path(tempfile.gettempdir()), "decentral-").remove()  # as the next agent there does
 
 
-EXPERIMENT = f"""
+EXPERIMENT = """
 name = "cut"
 nodes = 8
-network = {{ name = "star", fast_mbps = 60.0, latency_ms = 0.005, stragglers = 4, sd_mbps = 0.0 }}
+network = { name = "star", fast_mbps = 60.0, latency_ms = 0.005, stragglers = 4, sd_mbps = 0.0 }
 [data]
-name = "quadratic"
+name = "tests.integration.leisurely:Leisurely"
+brake = "BRAKE"
+hold_at = 60
 [train]
 lr = 0.01
 batch = 2
 local_steps = 2
 momentum = 0.9
 [compute]
-time_per_round = {ROUND_S}
+time_per_round = ROUND_S
 jitter = 0.3
 [run]
 max_rounds = 120
@@ -203,12 +226,12 @@ every = 5
 [[arm]]
 name = "short"
 algorithm = "swarm"
-run = {{ max_rounds = 10 }}
+run = { max_rounds = 10 }
 [[arm]]
 name = "mosaic"
 algorithm = "mosaic"
-topology = {{ name = "regular", degree = 3 }}
-fragments = {{ count = 4, map = "global" }}
+topology = { name = "regular", degree = 3 }
+fragments = { count = 4, map = "global" }
 """
 
 
@@ -235,9 +258,11 @@ def end(process: subprocess.Popen[str]) -> str:
     return output
 
 
-def test_a_killed_launcher_and_a_damaged_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)
+def test_a_killed_launcher_and_a_damaged_checkpoint(tmp_path: Path, brake: Path) -> None:
     """SIGKILL in the second job; a run that lives is refused; the done job stays; damage is named."""
-    (tmp_path / "cut.toml").write_text(EXPERIMENT, encoding="utf-8")
+    text = EXPERIMENT.replace("BRAKE", str(brake)).replace("ROUND_S", str(ROUND_S))
+    (tmp_path / "cut.toml").write_text(text, encoding="utf-8")
     first = launched("run", "cut.toml", "--out", "out", folder=tmp_path)
     try:
         job = tmp_path / "out" / "none"
@@ -245,15 +270,15 @@ def test_a_killed_launcher_and_a_damaged_checkpoint(tmp_path: Path) -> None:
         def third_checkpoint() -> bool:
             nonlocal job
             job = next(iter(tmp_path.glob("out/*/mosaic/seed-1")), job)
-            return any(number >= 3 for number in checkpoints.numbers(JobFolder(job))) or (
-                first.poll() is not None
-            )
+            assert first.poll() is None, "it ended before it could be killed"
+            whole = last_whole(JobFolder(job))
+            return bool(whole) and whole[-1].number >= 3
 
-        wait_for(third_checkpoint, 90)
+        wait_for(third_checkpoint, 200)
         first.send_signal(signal.SIGSTOP)  # it lives, and does not come to its end
         folder = job.parents[1]
         refused = launched("resume", folder.name, "--out", "out", folder=tmp_path)
-        said, _ = refused.communicate(timeout=60)
+        said, _ = refused.communicate(timeout=100)
         assert refused.returncode == 2, said
         assert "still runs; wait for its end, or end it with decentral stop" in said
     finally:
@@ -267,8 +292,9 @@ def test_a_killed_launcher_and_a_damaged_checkpoint(tmp_path: Path) -> None:
     before, _ = checkpoints.newest(JobFolder(job))
     assert before is not None
     assert before.number < found.number
+    brake.touch()
     second = launched("run", "--resume", folder.name, "--out", "out", folder=tmp_path)
-    said, _ = second.communicate(timeout=110)
+    said, _ = second.communicate(timeout=200)
     assert second.returncode == 0, said
     assert f"damaged checkpoint passed over: {path}" in said
     assert f"goes on from checkpoint {before.number}," in said
