@@ -34,6 +34,7 @@ from tests.integration.leisurely import braked
 from tests.integration.test_launcher import ROOT, is_gone, wait_for
 from tests.resumed import REAL, logged
 
+pytestmark = pytest.mark.timeout(600)  # agents import torch again after every kill
 EVERY = 1
 NETWORK = star(stragglers=4, sd_mbps=0.0, latency_ms=0.005)
 TABLES: dict[str, Any] = {
@@ -258,7 +259,6 @@ def end(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.timeout(600)
 def test_a_killed_launcher_and_a_damaged_checkpoint(tmp_path: Path, brake: Path) -> None:
     """SIGKILL in the second job; a run that lives is refused; the done job stays; damage is named."""
     text = EXPERIMENT.replace("BRAKE", str(brake)).replace("ROUND_S", str(ROUND_S))
