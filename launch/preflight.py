@@ -107,7 +107,8 @@ def check_facts(experiment: Experiment, hosts: Hosts, facts: Mapping[str, Facts]
     Args:
         experiment: checked.
         hosts: of the run, checked with it.
-        facts: by host: ``cores``, ``memory_available``, ``disk_free`` (of its own folder) in bytes,
+        facts: by host: ``cores``, ``memory_available``, ``disk_free`` (of its own folder) and
+            ``disk_planned`` (of which an environment is yet to take) in bytes,
             ``nofile_hard`` (-1: unlimited), ``versions`` of packages, ``address`` of its data sockets,
             ``ports_free`` (of its range, as far as they were counted), ``ports_taken`` (some of the others).
 
@@ -147,7 +148,9 @@ def _lacking(host: Host, runs: Sequence[tuple[Demand, Placement]], known: Facts)
     memory = "memory_available", demand.memory_bytes(nodes), "memory", "lower its share, or use fewer nodes"
     # A host that does not see the run folder gives back what a run has taken when it is over.
     most = max(demand.disk_bytes(len(placement.nodes_on(host.name))) for demand, placement in runs)
-    disk = "disk_free", most, "disk space", "free space, or set folder for this host"
+    planned = known.get("disk_planned", 0)
+    space = f"disk space ({planned >> 20} MiB of it for an environment)" if planned else "disk space"
+    disk = "disk_free", most + planned, space, "free space, or set folder for this host"
     # What runs on the launcher's machine writes into the run folder, where there is space.
     needs = (memory,) if host.local else (memory, disk)
     lacking = [

@@ -57,6 +57,8 @@ def doctor(
 
 def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: bool) -> None:
     from launch.compose import check
+    from launch.deploy.deployment import CHECKOUT
+    from launch.deploy.packages import Packages
     from launch.doctor import verdict
     from launch.doctor.examine import examine
     from launch.doctor.wanted import route_of, wanted
@@ -74,7 +76,9 @@ def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: b
     for note in verdict.notes(examined, sought.pinned):
         typer.echo(note)
     try:
-        problems = verdict.problems(examined, ways, hosts, experiment, data_comes=send_data)
+        problems = verdict.problems(
+            examined, ways, hosts, experiment, Packages.of(CHECKOUT), data_comes=send_data
+        )
     except (
         ConfigError
     ) as error:  # e.g. more nodes on one host than its range has ports, now that cores are known

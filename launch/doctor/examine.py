@@ -112,6 +112,7 @@ def _ask(
         "do": "facts",
         "bind": host.bind,
         "remote": not host.local,
+        "given": host.python is not None,
         "ports": host.port_range,
         "towards": [other.target for other in hosts.hosts if other is not host],
         "folder": folder,

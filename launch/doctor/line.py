@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launch.deploy.line import JUDGE, Route, own_base, printable
+from launch.deploy.line import JUDGE, Route, printable
+from launch.deploy.line import _pythons as tried_by_deployment
 from launch.doctor.diagnosis import NO_PYTHON, Diagnosis, brief, diagnose_end, diagnose_silence
 from launch.doctor.probe import MARK
 from launch.executors.child import end, spawn
@@ -32,7 +33,6 @@ PROGRAM = (
 """Files of this package that make the probe."""
 MOST_NOISE_BYTES = 1 << 16
 END_S = 1.0
-_NEWEST_MINOR = 15
 _NEW_ENOUGH = "import sys; sys.exit(sys.version_info < (3, 11))"
 _MAIN = "from launch.doctor.probe import main\n\nmain()\n"
 # The program stays in memory: a disk that is full or read-only is to be found, not to be met.
@@ -183,12 +183,12 @@ def _printable(answer: Any) -> Any:
 
 
 def _pythons(host: Host) -> list[str]:
-    """Commands to try, the best first."""
+    """Commands to try: those that a run tries, in its order."""
     if host.python is not None:
         return [host.python]
     if host.local:
         return [sys.executable]
-    return [own_base(), *(f"python3.{minor}" for minor in range(_NEWEST_MINOR, 10, -1)), "python3"]
+    return tried_by_deployment()
 
 
 def _archive() -> bytes:

@@ -7,6 +7,9 @@ from typing import Any
 
 from decentral.config import Experiment
 from launch import parts
+from launch.deploy.packages import Packages
+from launch.deploy.plan import Impossible
+from launch.doctor import bringing
 from launch.doctor.diagnosis import brief
 from launch.doctor.examine import Clock, Examined, Way
 from launch.host_schema import Hosts
@@ -84,6 +87,7 @@ def problems(
     ways: Sequence[Way],
     hosts: Hosts,
     experiment: Experiment,
+    packages: Packages,
     *,
     data_comes: bool = False,
 ) -> list[str]:
@@ -94,6 +98,7 @@ def problems(
         ways: between them.
         hosts: of the run.
         experiment: checked with them.
+        packages: that agents need.
         data_comes: the run will send data sets to hosts that have none.
     """
     found: list[str] = []
@@ -101,7 +106,8 @@ def problems(
         if each.diagnosis is not None:
             found.append(f"host {each.host.name}: {each.diagnosis.cause}; {each.diagnosis.step}")
         else:
-            found += [f"host {each.host.name}: {text}" for text in _faults(each, len(examined))]
+            faults = [*_faults(each, len(examined)), *bringing.faults(each, packages)]
+            found += [f"host {each.host.name}: {text}" for text in faults]
     found += [
         f"host {way.sender} does not reach host {way.receiver}: {way.error}; look at bind and ports of "
         f"{way.receiver} and at the firewalls between them"
@@ -109,7 +115,7 @@ def problems(
         if way.error is not None and not way.error.startswith("not measured")
     ]
     if all(each.diagnosis is None for each in examined):
-        found += _misfits(examined, hosts, experiment, data_comes)
+        found += _misfits(examined, hosts, experiment, packages, data_comes)
     return found
 
 
@@ -125,20 +131,18 @@ def _faults(found: Examined, hosts: int) -> list[str]:
         faults.append(f"{found.deaf}; correct bind and ports")
     if host.data is not None and facts["data"] is None:
         faults.append(f"data = {host.data!r} is no folder there; put the data sets there or correct it")
-    missing = [name for name, version in facts["packages"].items() if version is None]
-    if missing and host.python is not None:
-        faults.append(
-            f"its Python {host.python} lacks {', '.join(missing)}; install them with constraints.txt, or "
-            f"remove python so that an environment is made"
-        )
     return faults
 
 
 def _misfits(
-    examined: Sequence[Examined], hosts: Hosts, experiment: Experiment, data_comes: bool
+    examined: Sequence[Examined],
+    hosts: Hosts,
+    experiment: Experiment,
+    packages: Packages,
+    data_comes: bool,
 ) -> list[str]:
     """What hosts lack for ``experiment``."""
-    facts = {found.host.name: _for_preflight(found) for found in examined}
+    facts = {found.host.name: _for_preflight(found, packages) for found in examined}
     misfits = check_facts(experiment, hosts, facts)
     task = None if data_comes else _task_with_data(experiment)
     for found in examined:
@@ -156,17 +160,21 @@ def _task_with_data(experiment: Experiment) -> str | None:
     return next((name for name in names if hasattr(parts.resolve("task", name), "fetch")), None)
 
 
-def _for_preflight(found: Examined) -> dict[str, Any]:
+def _for_preflight(found: Examined, packages: Packages) -> dict[str, Any]:
     facts = found.facts
+    try:
+        plan = bringing.plan_of(found, packages)
+    except Impossible:
+        plan = None  # told of as a fault
     installed = {name: version for name, version in facts["packages"].items() if version is not None}
-    given = found.host.python is not None or found.host.local
     keys = (
         *("cores", "memory_available", "disk_free", "nofile_hard", "address"),
         *("ports_free", "ports_taken"),
     )
     return {
         **{key: facts[key] for key in keys if facts[key] is not None},
-        "versions": {"python": facts["python"], **(installed if given else {})},
+        "disk_planned": bringing.size_of(plan, packages),
+        "versions": installed if found.host.local else {} if plan is None else plan.versions,
     }
 
 
@@ -212,8 +220,7 @@ def _differing(found: Examined, pinned: Mapping[str, str]) -> str:
 def _packages(found: Examined, pinned: Mapping[str, str]) -> str:
     facts = found.facts
     if found.host.python is None and not found.host.local:
-        ready = "private, ready" if facts["environment"] == "ready" else "private, to be made"
-        return "those here" if facts["own"] else ready
+        return bringing.how(found)
     missing = sum(version is None for version in facts["packages"].values())
     if missing:
         return f"{missing} of {len(facts['packages'])} missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -13,12 +14,15 @@ from typing import Any
 import pytest
 
 from decentral.config import load
+from launch.deploy import line as deployment_line
 from launch.deploy.deployment import CHECKOUT
 from launch.deploy.onhost.look import environment_name, this_python
 from launch.deploy.onhost.tree import code_hash
+from launch.deploy.packages import Packages
 from launch.doctor import probe_host, verdict
 from launch.doctor.diagnosis import Diagnosis, diagnose_end, diagnose_silence
 from launch.doctor.examine import Clock, Examined, Way, pairs
+from launch.doctor.line import _pythons
 from launch.doctor.wanted import wanted
 from launch.hosts import Host, Hosts
 
@@ -103,6 +107,17 @@ class TestWays:
         assert len(pairs(names, False)) == 18
 
 
+def look(**changed: Any) -> dict[str, Any]:
+    """What a run would learn of a host that has all it needs."""
+    return {
+        **{"python": this_python(), "version": "3.11.2", "folder": "/f", "unsafe": None, "problem": None},
+        **{"identity": None, "code": "/f/code", "has_code": True, "sees_code": False},
+        **{"environment": "/f/env", "has_environment": True, "own": None, "given": None},
+        **{"data": {"/d": "/d", os.environ.get("DECENTRAL_DATA"): None}, "sent_data": None},
+        **changed,
+    }
+
+
 def facts(**changed: Any) -> dict[str, Any]:
     return {
         **{"name": "n", "user": "ann", "python": "3.11.2", "executable": "/usr/bin/python3"},
@@ -124,6 +139,7 @@ def facts(**changed: Any) -> dict[str, Any]:
             "address": "10.0.0.1",
         },
         **{"no_address": None, "ports_free": None, "ports_taken": [], "data": "/d"},
+        **{"look": look(), "modules_lacking": []},
         **changed,
     }
 
@@ -142,6 +158,8 @@ def examined(name: str, *, clock: Clock | None = None, noise: str = "", **change
     return Examined(host, facts=facts(**changed), noise=noise, clock=clock or Clock(0.0012, 0.0004))
 
 
+PACKAGES = Packages.of(CHECKOUT)
+OTHER = ["cpython", "3.99", "x86_64", "glibc"]
 PINNED = {"torch": "2.13.0", "numpy": "2.4.6"}
 
 
@@ -172,7 +190,12 @@ class TestTables:
     @pytest.mark.parametrize(
         ("changed", "key", "text"),
         [
-            ({"environment": "absent"}, "packages", "private, to be made"),
+            ({"environment": "absent"}, "packages", "private, to be copied"),
+            (
+                {"environment": "absent", "look": look(python=OTHER)},
+                "packages",
+                "private, by pip (needs a package index)",
+            ),
             ({"environment": "absent", "own": True}, "packages", "those here"),
             ({"python": "/p"}, "packages", "all 2"),
             ({"python": "/p", "packages": {"torch": "2.1", "numpy": None}}, "packages", "1 of 2 missing"),
@@ -205,7 +228,8 @@ class TestTables:
 class TestVerdict:
     def problems(self, *found: Examined, ways: tuple[Way, ...] = (), data_comes: bool = False) -> list[str]:
         hosts = Hosts(hosts=tuple(each.host for each in found), source="test", kind="ssh")
-        return verdict.problems(found, ways, hosts, load(Path("default")), data_comes=data_comes)
+        experiment = load(Path("default"))
+        return verdict.problems(found, ways, hosts, experiment, PACKAGES, data_comes=data_comes)
 
     def test_all_is_well(self) -> None:
         other = examined("b", address="10.0.0.2", noise="Welcome", core_limit=2.0, clock=Clock(300.0, 0.1))
@@ -219,7 +243,26 @@ class TestVerdict:
                 "cannot write in /f: No space left on device; set folder",
             ),
             ({"data_there": "/d", "data": None}, "data = '/d' is no folder there"),
-            ({"python": "/p", "packages": {"torch": None}}, "its Python /p lacks torch; install"),
+            (
+                {"python": "/p", "look": look(given=["/p", [3, 11, 2], {}])},
+                r"python = /p lacks .*torch[^;]*; install them, or name none",
+            ),
+            (
+                {"look": look(has_environment=False), "disk_free": 100 << 20},
+                r"its environment needs \d{3,} MiB and /f has 100 MiB free; free space, or set folder",
+            ),
+            (
+                {"look": look(has_environment=False, python=OTHER), "disk_free": 2 << 30},
+                "its environment needs 3072 MiB and /f has 2048 MiB free",
+            ),
+            (
+                {"look": look(has_environment=False), "modules_lacking": ["venv", "ensurepip"]},
+                "its Python /usr/bin/python3 lacks the module venv, by which an environment is made; install",
+            ),
+            (
+                {"look": look(has_environment=False, python=OTHER), "modules_lacking": ["ensurepip"]},
+                "its Python /usr/bin/python3 lacks the module ensurepip, by which",
+            ),
             ({"memory_available": 1 << 20}, "of memory and 1 MiB are free"),
             ({"nofile_hard": 70}, "file descriptors per process and it allows 70"),
             ({"address": "127.0.0.1"}, "which other hosts cannot reach; set bind"),
@@ -234,6 +277,18 @@ class TestVerdict:
         assert found
         assert all(problem.startswith("host b: ") for problem in found)
         assert any(re.search(words, problem) for problem in found), found
+
+    def test_space_is_for_the_environment_and_for_what_nodes_write(self) -> None:
+        pip = look(has_environment=False, python=OTHER)
+        problem, *_ = self.problems(
+            examined("a"), examined("b", address="10.0.0.2", look=pip, disk_free=(3 << 30) + 1)
+        )
+        assert "MiB of disk space (3072 MiB of it for an environment) and 3072 MiB are free" in problem
+
+    def test_a_copy_needs_no_pip(self) -> None:
+        found = examined("b", address="10.0.0.2", look=look(has_environment=False))
+        found.facts["modules_lacking"] = ["ensurepip"]
+        assert self.problems(examined("a"), found) == []
 
     def test_data_sets_that_are_nowhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("launch.doctor.verdict._task_with_data", lambda experiment: "cifar10")
@@ -288,6 +343,7 @@ class TestFacts:
             **{
                 "bind": "127.0.0.1",
                 "remote": True,
+                "given": False,
                 "ports": None,
                 "towards": [],
                 "folder": str(tmp_path / "a" / "b"),
@@ -349,6 +405,12 @@ class TestFacts:
     def test_a_folder_that_cannot_be(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert self.asked(tmp_path, folder="/proc/decentral")["unwritable"]
+
+
+def test_pythons_are_tried_in_the_order_of_a_run() -> None:
+    assert _pythons(Host(name="a")) == list(deployment_line._pythons())
+    assert _pythons(Host(name="a"))[1] == f"python3.{sys.version_info[1]}"
+    assert _pythons(Host(name="a", python="/p")) == ["/p"]
 
 
 def test_packages_and_pins_are_those_of_this_checkout() -> None:
