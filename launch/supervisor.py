@@ -161,13 +161,18 @@ class Supervisor:
         there = [number for number, member in self.members.items() if member.host == host]
         missing = [number for number in there if self.members[number].phase is not Phase.EXITED]
         ended = [number for number in there if number not in missing and number not in self.lost]
-        orders = self._lose(missing, f"was lost: agent on host {host} {what}", f"agent on host {host} {what}")
+        incomplete = unsent and bool(ended)
+        cause = f"agent on host {host} {what}"
+        how = f"was lost: {cause}"
+        if incomplete:
+            cause += "; not all of its logs and models had arrived"
+        orders = self._lose(missing, how, cause)
         for number in there:
             self.members[number].phase = Phase.EXITED
         self._end()
-        if unsent and ended and self.state in ("running", "done"):
+        if incomplete and self.state in ("running", "done"):
             self.state = "running"  # it is not done before all is here
-            orders = self._fail(f"agent on host {host} {what}; not all of its logs and models had arrived")
+            orders = self._fail(cause)
         return orders
 
     def refused(self, cause: str) -> list[Order]:

@@ -166,10 +166,11 @@ def test_losing_the_only_host_ends_the_job() -> None:
     assert (made.over, made.state) == (True, "failed")
 
 
-def test_a_job_is_not_done_before_all_that_was_written_is_here() -> None:
+@pytest.mark.parametrize("late", [(), (0,), (0, 2)], ids=["done", "others exit", "some of it exit"])
+def test_a_job_is_not_done_before_all_that_was_written_is_here(late: tuple[int, ...]) -> None:
     made = all_done()
-    exit_all(made)
-    assert made.state == "done"
+    exit_all(made, *late)
+    assert made.state == ("running" if late else "done")
     assert made.host_lost("b", "was killed by signal 9", unsent=True) == ["stop"]
     assert made.state == "failed"
     assert made.cause == (
