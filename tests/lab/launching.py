@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -208,3 +209,15 @@ def node_process(lab: Lab, run: Run, host: int, node: int) -> Process:
     inner = run.nodes_on(f"h{host}")[node]
     (found,) = [process for process in lab.processes(host) if process.inner == inner]
     return found
+
+
+@contextmanager
+def held(lab: Lab, run: Run, host: int) -> Iterator[None]:
+    """Stop a node on ``host`` for as long as the block lasts: in emulated time nobody can get past it."""
+    process = node_process(lab, run, host, min(run.nodes_on(f"h{host}")))
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGCONT)

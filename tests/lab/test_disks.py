@@ -9,7 +9,7 @@ import pytest
 from tests.lab.experiments import endless
 from tests.lab.hosts_file import write_hosts
 from tests.lab.lab import Lab
-from tests.lab.launching import Run
+from tests.lab.launching import Run, held
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 SCRATCH = "/srv/scratch"
@@ -22,7 +22,8 @@ def test_full_disk_of_a_host_is_named(lab3: Lab, tmp_path: Path) -> None:
     with Run(tmp_path / "run", endless(rounds=15_000), "--hosts", hosts) as run:
         run.under_way()
         filling = ["dd", "if=/dev/zero", f"of={SCRATCH}/filler", "bs=4k", "count=100000"]
-        assert "No space left" in lab3.exec(2, *filling, check=False).stderr
+        with held(lab3, run, 1):
+            assert "No space left" in lab3.exec(2, *filling, check=False).stderr
         manifest = run.ended(60)
         assert manifest["state"] == "failed"
         for word in ("h2", SCRATCH, "No space left on device"):
