@@ -76,11 +76,11 @@ def short(rounds: int = 25) -> str:
 
 
 def long(rounds: int, *, checkpoint_every: int | None = None) -> str:
-    """The same, of many more rounds."""
+    """The same, the second arm of many more rounds."""
     keys = _table({"max_rounds": rounds, "test_after": rounds // 4})
     if checkpoint_every is not None:
         keys += f"[checkpoint]\nevery = {checkpoint_every}\n"
-    return QUADRATIC + keys + SYNCHRONOUS + ASYNCHRONOUS
+    return QUADRATIC + keys + SYNCHRONOUS + "run = { max_rounds = 25, test_after = 5 }\n" + ASYNCHRONOUS
 
 
 def digits(rounds: int = 20) -> str:
