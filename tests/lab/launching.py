@@ -162,9 +162,9 @@ class Run:
         (path,) = self.run_folder.glob(f"{arm}/seed-*/metrics.jsonl")
         return [line for line in lines_of(path) if line["event"] == "evaluation"]
 
-    def nodes_on(self, host: str) -> dict[int, int]:
+    def nodes_on(self, host: str, arm: str = "*") -> dict[int, int]:
         """Node -> process number in its host, of those on ``host``, from the headers of their logs."""
-        headers = {node: lines[0] for node, lines in self.node_events().items() if lines}
+        headers = {node: lines[0] for node, lines in self.node_events(arm).items() if lines}
         return {node: line["pid"] for node, line in headers.items() if line["host"] == host}
 
     def lines_to(self, host: str) -> list[psutil.Process]:
@@ -204,17 +204,17 @@ def _is_python(process: Process) -> bool:
     return Path(process.command.split()[0]).name.startswith("python")
 
 
-def node_process(lab: Lab, run: Run, host: int, node: int) -> Process:
-    """The process of ``node``, which runs on ``host``."""
-    inner = run.nodes_on(f"h{host}")[node]
+def node_process(lab: Lab, run: Run, host: int, node: int, arm: str = "*") -> Process:
+    """The process of ``node``, which runs on ``host``; ``arm``: where there are several."""
+    inner = run.nodes_on(f"h{host}", arm)[node]
     (found,) = [process for process in lab.processes(host) if process.inner == inner]
     return found
 
 
 @contextmanager
-def held(lab: Lab, run: Run, host: int) -> Iterator[None]:
+def held(lab: Lab, run: Run, host: int, arm: str = "*") -> Iterator[None]:
     """Stop a node on ``host`` for as long as the block lasts: in emulated time nobody can get past it."""
-    process = node_process(lab, run, host, min(run.nodes_on(f"h{host}")))
+    process = node_process(lab, run, host, min(run.nodes_on(f"h{host}", arm)), arm)
     os.kill(process.pid, signal.SIGSTOP)
     try:
         yield

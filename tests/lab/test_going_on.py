@@ -66,7 +66,7 @@ def test_on_other_hosts_from_a_checkpoint(lab3: Lab, tmp_path: Path) -> None:
     with Run(tmp_path / "run", long(ROUNDS, checkpoint_every=CHECKPOINT_EVERY), "--hosts", hosts) as run:
         run.under_way(arm="asynchronous")
         wait_for("no checkpoint", lambda: list(run.run_folder.glob(COMPLETE)), START_S)
-        with held(lab3, run, 1):
+        with held(lab3, run, 1, "asynchronous"):
             lab3.power_cut(2)
             assert run.ended(60)["state"] == "failed"
         assert run.code() == 4, run.output
