@@ -15,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -85,6 +86,26 @@ def sockets_below(folder: Path) -> list[str]:
     return [line for line in lines if str(folder) in line]
 
 
+def shared_since(began_ns: int) -> list[str]:
+    """Shared memory that this user has made since ``began_ns`` and no process that lives uses."""
+    found = []
+    for path in Path("/dev/shm").iterdir():
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            ours = status.st_uid == os.geteuid() and status.st_ctime_ns >= began_ns
+            if ours and path.name.startswith(("decentral", "torch", "psm_")) and not _in_use(path):
+                found.append(path.name)
+    return found
+
+
+def _in_use(path: Path) -> bool:
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            if str(path) in maps.read_text(encoding="utf-8"):
+                return True
+    return False
+
+
 def cycle(number: int, way: Way, draw: random.Random, folder: Path) -> float:
     """One start and one stop; seconds from the launcher's end until everything was gone."""
     mark = uuid.uuid4().hex
@@ -93,7 +114,7 @@ def cycle(number: int, way: Way, draw: random.Random, folder: Path) -> float:
     temporary, out = Path(tempfile.mkdtemp(prefix="cycle-")), folder / "out"
     toml = folder / "cycle.toml"
     toml.write_text(TOML.format(rounds=20 if way == "to the end" else 1_000_000), encoding="utf-8")
-    shared = set(os.listdir("/dev/shm"))
+    began_ns = toml.stat().st_ctime_ns  # by the clock of files, which is coarse
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "launch", "run", str(toml), "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -123,7 +144,7 @@ def cycle(number: int, way: Way, draw: random.Random, folder: Path) -> float:
     case = f"cycle {number}, {way}"
     assert process.returncode in EXIT_CODES[way], f"{case}: {process.returncode}\n{output}"
     assert "Traceback" not in output, f"{case}:\n{output}"
-    assert_clean(case, way, folder, temporary, shared)
+    assert_clean(case, way, folder, temporary, began_ns)
     temporary.rmdir()
     return gone_s
 
@@ -142,14 +163,11 @@ def stop(process: subprocess.Popen[str], way: Way, out: Path) -> None:
     assert "interrupted at " in told.stdout
 
 
-def assert_clean(case: str, way: Way, folder: Path, temporary: Path, shared: set[str]) -> None:
+def assert_clean(case: str, way: Way, folder: Path, temporary: Path, began_ns: int) -> None:
     """No file, socket or shared memory is left, and the run folder holds what a run folder is to hold."""
     assert sorted(path.name for path in temporary.iterdir()) == [], case
     assert sockets_below(temporary) == [], case
-    torn = {
-        name for name in os.listdir("/dev/shm") if name.startswith(("decentral", "torch", "psm_"))
-    } - shared
-    assert torn == set(), case
+    assert shared_since(began_ns) == [], case
     (run,) = (folder / "out").iterdir()
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     expected = {"to the end": "done", "SIGKILL": "running"}.get(way, "interrupted")

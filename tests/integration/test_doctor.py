@@ -93,12 +93,12 @@ def test_hosts_that_have_everything(folder: Path) -> None:
 
 
 def test_every_ailment_is_named_and_stops_nobody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "CONNECT_S", 10.0)
+    monkeypatch.setattr(examine, "CONNECT_S", 30.0)
     sick = ("hangs", "refuses", "unknown", "silent", "ends", "floods")
     hosts = host("a") + host("b") + "".join(map(host, sick)) + host("old", 'python = "python-of-old"')
     began_s = time.monotonic()
     result = doctor(folder, hosts)
-    assert time.monotonic() - began_s < 60, "limits hold for all hosts at once"
+    assert time.monotonic() - began_s < 120, "limits hold for all hosts at once"
     assert (result.exit_code, "Traceback" in result.output) == (3, False), result.output
     expected = {"a": "yes", "b": "yes", **dict.fromkeys((*sick, "old"), "no")}
     assert answers(result.stdout) == expected
@@ -106,7 +106,7 @@ def test_every_ailment_is_named_and_stops_nobody_else(folder: Path, monkeypatch:
     told = dict(re.findall(r"^host (\w+): (.*)$", result.stderr, re.MULTILINE))
     assert sorted(told) == sorted([*sick, "old"])
     for name, words in {
-        "hangs": "no answer within 10 s",
+        "hangs": "no answer within 30 s",
         "refuses": "Connection refused; no ssh server listens there",
         "unknown": "Host key verification failed; its host key is unknown",
         "silent": "ssh exited with code 255 and said nothing",

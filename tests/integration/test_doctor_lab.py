@@ -16,6 +16,7 @@ from tests.lab.lab import Lab
 from tests.lab.requirements import compiler
 
 pytestmark = pytest.mark.lab
+SLOW_MBPS = 2.0
 LISTING = "ls -A ~ ~/.cache /tmp /dev/shm 2>&1; true"
 
 
@@ -30,7 +31,7 @@ def rates(text: str) -> dict[tuple[str, str], float]:
 
 
 def test_all_is_well_and_a_slow_host_is_seen(lab3: Lab, tmp_path: Path) -> None:
-    lab3.rate(2, 20)
+    lab3.rate(2, SLOW_MBPS)
     before = lab3.ssh(2, LISTING)
     result = doctor(write_hosts(lab3, tmp_path / "hosts.toml", ports="20000-20099"), "--all-pairs")
     assert result.exit_code == 0, result.output
@@ -42,9 +43,11 @@ def test_all_is_well_and_a_slow_host_is_seen(lab3: Lab, tmp_path: Path) -> None:
     measured = rates(result.stdout)
     assert len(measured) == 6
     for pair, rate in measured.items():
-        # TCP's share of 20 Mbit/s is 19; a machine that is busy with other things only makes it less.
-        assert (rate < 21) == ("h2" in pair), measured
-    assert min(measured[pair] for pair in measured if "h2" in pair) > 5
+        # A machine that is busy with other things only makes it less, by far not so much as the limit does.
+        if "h2" in pair:
+            assert 0.3 < rate < 1.05 * SLOW_MBPS, measured
+        else:
+            assert rate > 10, measured
     assert lab3.ssh(2, LISTING) == before, "it leaves nothing"
 
 

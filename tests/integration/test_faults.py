@@ -97,11 +97,14 @@ def test_silent_node_inline_is_the_same_deadlock(tmp_path: Path) -> None:
 
 
 def test_silent_node_in_real_time_is_a_stall_that_names_it(tmp_path: Path) -> None:
-    run = {**LONG, "liveness_timeout_s": 0.5, "clock": "wall"}
-    outcome = outcome_of(faulty("never_send", run=run), tmp_path)
+    run = {**LONG, "liveness_timeout_s": 5.0, "clock": "wall"}
+    everybody = {"name": "regular", "settings": {"degree": 7}}
+    outcome = outcome_of(faulty("never_send", run=run, topology=everybody), tmp_path)
     assert outcome.exit_code == 4
     assert outcome.cause is not None
-    assert "heard nothing for 0.5 s while it waited for" in outcome.cause
+    # It waits for the next round of those that wait for it, so it may be the first whose patience ends.
+    assert re.search(r"^node 3 |of round 4 from nodes? ([0-7], )*3\b", outcome.cause), outcome.cause
+    assert "heard nothing for 5 s while it waited for" in outcome.cause
     assert "run.liveness_timeout_s" in outcome.cause
 
 

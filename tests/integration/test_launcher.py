@@ -15,9 +15,15 @@ from typing import IO, Any
 import psutil
 import pytest
 
-from tests.harness import events
+from tests.harness import events, header
+from tests.load import OVERLOADED
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
+START_S = 120.0
+"""For what is a matter of seconds on a machine that is not busy."""
+GONE_S = 10.0
+"""What is promised of every process once the launcher has ended, in whatever way."""
 ENDLESS = """
 name = "endless"
 nodes = 8
@@ -58,14 +64,6 @@ def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.stdout.close()
 
 
-def wait_for(condition: Any, timeout_s: float) -> None:
-    """Poll ``condition`` (of other processes, so there is nothing to wait on) until it holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the awaited state was not reached in time"
-        time.sleep(0.02)
-
-
 def is_gone(process: psutil.Process) -> bool:
     """Ended, whether or not its adoptive parent has reaped it."""
     try:
@@ -80,7 +78,11 @@ def running(process: subprocess.Popen[str], folder: Path) -> list[psutil.Process
     def logs() -> list[Path]:
         return sorted(folder.glob("out/*/*/seed-1/nodes/*.jsonl"))
 
-    wait_for(lambda: len(logs()) == 8 and all('"round"' in log.read_text() for log in logs()), 60)
+    wait_for(
+        lambda: len(logs()) == 8 and all('"round"' in log.read_text() for log in logs()),
+        START_S,
+        "rounds of all nodes",
+    )
     return psutil.Process(process.pid).children(recursive=True)
 
 
@@ -96,7 +98,7 @@ def test_nothing_survives_a_killed_launcher(launcher: subprocess.Popen[str], tmp
     assert len(descendants) == 11  # agent, eight nodes, observer, timekeeper
     launcher.kill()
     launcher.wait()
-    wait_for(lambda: all(is_gone(p) for p in descendants), 2)
+    wait_for(lambda: all(is_gone(p) for p in descendants), GONE_S, "all are gone")
     for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl"):
         text = log.read_text(encoding="utf-8")
         for line in text[: text.rindex("\n")].splitlines():
@@ -112,7 +114,7 @@ def test_interrupted_run_keeps_what_was_measured(
 ) -> None:
     descendants = running(launcher, tmp_path)
     launcher.send_signal(number)
-    output, _ = launcher.communicate(timeout=60)
+    output, _ = launcher.communicate(timeout=START_S)
     assert launcher.returncode == 5, output
     assert "Traceback" not in output
     assert not [p for p in descendants if p.is_running()]
@@ -124,15 +126,16 @@ def test_interrupted_run_keeps_what_was_measured(
         assert (last["event"], last["reason"]) == ("end", "interrupted")
 
 
-def test_killed_node_ends_the_run_within_two_seconds(launcher: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_killed_node_ends_the_run_at_once(launcher: subprocess.Popen[str], tmp_path: Path) -> None:
     descendants = running(launcher, tmp_path)
-    logs = {
-        events(log)[0]["pid"]: events(log)[0]["node"] for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl")
-    }
+    headers = [header(log) for log in tmp_path.glob("out/*/*/seed-1/nodes/*.jsonl")]
+    logs = {line["pid"]: line["node"] for line in headers}
     victim = next(p for p in descendants if logs.get(p.pid) == 5)
     victim.kill()
-    wait_for(lambda: all(is_gone(p) for p in descendants if p.pid in logs), 2)
-    output, _ = launcher.communicate(timeout=60)
+    # Two seconds are promised on a machine that is not overloaded (test_kills.py).
+    nodes = [p for p in descendants if p.pid in logs]
+    wait_for(lambda: all(is_gone(p) for p in nodes), 2 * OVERLOADED, "all nodes are gone")
+    output, _ = launcher.communicate(timeout=START_S)
     assert launcher.returncode == 4, output
     assert "node 5 on host localhost was killed by SIGKILL" in output
     assert manifest(tmp_path)["state"] == "failed"
@@ -167,8 +170,11 @@ def _accepts(file: IO[bytes]) -> bool:
 
 
 def test_full_disk_in_the_middle_is_named(small_disk: Path, tmp_path: Path) -> None:
-    toml = tmp_path / "long.toml"
-    toml.write_text(ENDLESS.replace("1000000", "5000"), encoding="utf-8")
+    """Nodes wait in round 3 until it is full."""
+    toml, brake = tmp_path / "long.toml", tmp_path / "brake"
+    braked = f'name = "tests.integration.leisurely:Leisurely"\nhold_at = 3\nbrake = {json.dumps(str(brake))}'
+    few = ENDLESS.replace("1000000", "5000")
+    toml.write_text(few.replace('name = "quadratic"', braked), encoding="utf-8")
     process = subprocess.Popen(
         command(toml, small_disk),
         stdout=subprocess.PIPE,
@@ -176,12 +182,13 @@ def test_full_disk_in_the_middle_is_named(small_disk: Path, tmp_path: Path) -> N
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    wait_for(lambda: len(list(small_disk.glob("*/*/seed-1/nodes/*.jsonl"))) == 8, 60)
+    wait_for(lambda: len(list(small_disk.glob("*/*/seed-1/nodes/*.jsonl"))) == 8, START_S, "logs")
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file:
         while _accepts(file):
             pass
-    output, _ = process.communicate(timeout=60)
+    brake.touch()
+    output, _ = process.communicate(timeout=START_S)
     assert process.returncode == 4, output
     assert "No space left on device; free space or choose another folder with --out" in output
     assert "Traceback" not in output
@@ -211,17 +218,20 @@ def test_interrupts_at_any_moment_of_the_start(
     delay_s: float, launcher: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     """While the launcher, the agent or the nodes import, load, fork or bind: code 5, report, nothing left."""
-    wait_for(lambda: bool(list(tmp_path.glob("out/*/manifest.json"))), 60)
-    deadline = time.monotonic() + delay_s
-    wait_for(lambda: time.monotonic() >= deadline, delay_s + 1)
+    wait_for(lambda: list(tmp_path.glob("out/*/manifest.json")), START_S, "a manifest")
+    time.sleep(delay_s)  # the moment itself
     descendants = psutil.Process(launcher.pid).children(recursive=True)
     launcher.send_signal(signal.SIGINT)
-    wait_for(lambda: manifest(tmp_path)["state"] != "running" or launcher.poll() is not None, 60)
+    wait_for(
+        lambda: manifest(tmp_path)["state"] != "running" or launcher.poll() is not None,
+        START_S,
+        "the run ends",
+    )
     if launcher.poll() is None:
         launcher.send_signal(signal.SIGINT)  # impatient, while the report is being written
-    output, _ = launcher.communicate(timeout=60)
+    output, _ = launcher.communicate(timeout=START_S)
     assert launcher.returncode == 5, output
     assert "Traceback" not in output
     assert manifest(tmp_path)["state"] == "interrupted"
     assert list(tmp_path.glob("out/*/report.html"))
-    wait_for(lambda: all(is_gone(process) for process in descendants), 5)
+    wait_for(lambda: all(is_gone(process) for process in descendants), GONE_S, "all are gone")

@@ -154,10 +154,9 @@ def test_links_between_processes_keep_their_promises_or_are_flagged(contention: 
     check_accounts(reports)
     merged = merge([report["fidelity"] for report in reports], NODES)
     assert len(merged["links"]) == NODES * (NODES - 1)
-    if merged["verdict"] == NOT_TRUSTWORTHY:  # this machine has other things to do; it says so
-        assert merged["reasons"]
-        return
-    assert merged["verdict"] == TRUSTWORTHY
+    assert merged["verdict"] == (NOT_TRUSTWORTHY if merged["reasons"] else TRUSTWORTHY)
+    if merged["reasons"]:
+        pytest.skip(f"this machine has other things to do: {'; '.join(merged['reasons'])}")
     if contention == "uplink":
         assert all(link["asked_bps"] == pytest.approx(UPLINK_BPS) for link in merged["links"])
     timed = [link for link in merged["links"] if link["achieved_bps"] is not None]

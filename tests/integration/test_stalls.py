@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,35 @@ import pytest
 from launch.executors.base import Interruption, Job, Outcome
 from launch.executors.local import LocalExecutor
 from launch.paths import JobFolder
-from launch.stalls import look_at
-from tests.harness import SilentDisplay, arm, events
+from launch.stalls import STOPPED_AFTER_S, look_at
+from tests.harness import SilentDisplay, arm, events, header
 from tests.integration.test_faults import faulty, outcome_of
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 FULL = os.environ.get("DECENTRAL_FULL") == "1"
 STOPPED_S = 30.0 if FULL else 3.0
+START_S = 120.0
+"""For what is a matter of seconds on a machine that is not busy."""
 TOML = """
 name = "stopped"
 nodes = 8
 {parts}
 fragments = {{ count = 4, map = "global" }}
 [data]
-name = "quadratic"
+{data}
 [train]
 lr = 0.05
 batch = 2
 local_steps = 2
 [run]
-max_rounds = {rounds}
-test_after = {rounds}
+max_rounds = 30
+test_after = 30
 """
+QUADRATIC = 'name = "quadratic"'
+BRAKED = """name = "tests.integration.leisurely:Leisurely"
+hold_at = 20
+brake = {brake}"""
 PARTS = {
     "mosaic": 'algorithm = "mosaic"\ntopology = { name = "regular", degree = 3 }',
     "divshare": """
@@ -60,15 +66,6 @@ def decentral(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """Poll ``condition`` (of other processes) until it is true; its value."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the awaited state was not reached in time"
-        time.sleep(0.02)
-    return value
-
-
 def the_folder(out: Path) -> Path:
     (path,) = out.glob("*/manifest.json")
     return path.parent
@@ -78,10 +75,12 @@ def the_folder(out: Path) -> Path:
 @pytest.mark.parametrize("algorithm", PARTS)
 def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
     """Flagged while it is stopped; same models to the bit as undisturbed; noted in the manifest."""
-    toml = tmp_path / "run.toml"
-    toml.write_text(TOML.format(parts=PARTS[algorithm], rounds=400), encoding="utf-8")
+    toml, brake = tmp_path / "run.toml", tmp_path / "brake"
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "out"
+    toml.write_text(TOML.format(parts=PARTS[algorithm], data=QUADRATIC), encoding="utf-8")
     assert decentral("run", str(toml), "--out", str(undisturbed), "--executor", "inline").returncode == 0
+    data = BRAKED.format(brake=json.dumps(str(brake)))
+    toml.write_text(TOML.format(parts=PARTS[algorithm], data=data), encoding="utf-8")
     command = [sys.executable, "-P", "-m", "launch", "run", str(toml), "--out", str(out)]
     run = subprocess.Popen(
         command,
@@ -91,11 +90,10 @@ def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     try:
-        log = out / "absent"
-        eventually(lambda: list(out.glob("*/*/seed-1/nodes/003.jsonl")))
+        wait_for(lambda: list(out.glob("*/*/seed-1/nodes/003.jsonl")), START_S, "a log of node 3")
         (log,) = out.glob("*/*/seed-1/nodes/003.jsonl")
-        eventually(lambda: log.read_text().count('"event":"round"') > 20)
-        pid = events(log)[0]["pid"]
+        wait_for(lambda: log.read_text().count('"event":"round"') >= 3, START_S, "rounds of node 3")
+        pid = header(log)["pid"]
         os.kill(pid, signal.SIGSTOP)
         stopped_s = time.monotonic()
 
@@ -103,7 +101,7 @@ def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
             told = decentral("status", "--out", str(out)).stdout
             return told if "stalled  node 3 on host localhost is stopped (SIGSTOP) since" in told else ""
 
-        eventually(shown)
+        wait_for(shown, START_S, "the stall is shown")
         flagged_s = time.monotonic() - stopped_s
         status = json.loads(decentral("status", "--json", "--out", str(out)).stdout)
         assert status["life"] == "running"
@@ -112,6 +110,7 @@ def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
         time.sleep(max(0.0, STOPPED_S - (time.monotonic() - stopped_s)))
         assert run.poll() is None
         os.kill(pid, signal.SIGCONT)
+        brake.touch()
         output, _ = run.communicate(timeout=300)
     finally:
         run.kill()
@@ -123,7 +122,8 @@ def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
     manifest = json.loads((the_folder(out) / "manifest.json").read_text())
     (stall,) = manifest["jobs"][0]["stalls"]
     assert (stall["member"], stall["what"]) == (3, "is stopped (SIGSTOP)")
-    assert stall["for_s"] > STOPPED_S - 1.5
+    # It counts from when the agent looks, which is late on a busy machine, to when it sees the node go on.
+    assert stall["for_s"] >= (STOPPED_S - 5.0 if FULL else STOPPED_AFTER_S)
     for model in sorted(the_folder(undisturbed).glob("*/seed-1/models/*.npy")):
         same = the_folder(out) / model.relative_to(the_folder(undisturbed))
         assert same.read_bytes() == model.read_bytes()
@@ -141,7 +141,7 @@ class Stopping(SilentDisplay):
     def progress(self, node: int, round: int, train_loss: float | None) -> None:
         super().progress(node, round, train_loss)
         if node == 3 and not self.stopped:
-            self.stopped = events(self.folder.node_log(3))[0]["pid"]
+            self.stopped = header(self.folder.node_log(3))["pid"]
             os.kill(self.stopped, signal.SIGSTOP)
 
     def stalled(self, member: int, what: str | None, for_s: float) -> None:
