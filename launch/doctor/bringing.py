@@ -6,9 +6,9 @@ import os
 
 from launch.deploy.deployment import _PIP_BYTES as PIP_BYTES
 from launch.deploy.deployment import CHECKOUT
-from launch.deploy.onhost.look import this_python
 from launch.deploy.packages import Packages
 from launch.deploy.plan import Impossible, Plan, plan_host
+from launch.deploy.plan import _runs_there as can_be_copied
 from launch.doctor.examine import Examined
 
 NEEDED = {"copy": ("venv",), "pip": ("venv", "ensurepip")}
@@ -70,5 +70,6 @@ def how(found: Examined) -> str:
         return "those here"
     if facts["environment"] == "ready":
         return "private, ready"
-    same = facts["look"]["python"] == this_python()
-    return "private, to be copied" if same else "private, by pip (needs a package index)"
+    return (
+        "private, to be copied" if can_be_copied(facts["look"]) else "private, by pip (needs a package index)"
+    )

@@ -14,6 +14,7 @@ from launch.deploy.onhost.look import (
     environment_name,
     has_code,
     is_ready,
+    libc_version,
     own_versions,
     sees_code,
     this_python,
@@ -47,6 +48,7 @@ def software(request: dict[str, Any], folder: str) -> dict[str, Any]:
         "modules_lacking": [name for name in ("venv", "ensurepip") if find_spec(name) is None],
         "look": {
             "python": python,
+            "libc_version": libc_version(),
             "version": platform.python_version(),
             "folder": folder,
             "unsafe": None,

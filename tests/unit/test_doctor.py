@@ -16,7 +16,8 @@ import pytest
 from decentral.config import load
 from launch.deploy import line as deployment_line
 from launch.deploy.deployment import CHECKOUT
-from launch.deploy.onhost.look import environment_name, this_python
+from launch.deploy.onhost.look import environment_name, libc_version, this_python
+from launch.deploy.onhost.look import look as look_of_a_run
 from launch.deploy.onhost.tree import code_hash
 from launch.deploy.packages import Packages
 from launch.doctor import probe_host, verdict
@@ -110,6 +111,7 @@ class TestWays:
 def look(**changed: Any) -> dict[str, Any]:
     """What a run would learn of a host that has all it needs."""
     return {
+        "libc_version": libc_version(),
         **{"python": this_python(), "version": "3.11.2", "folder": "/f", "unsafe": None, "problem": None},
         **{"identity": None, "code": "/f/code", "has_code": True, "sees_code": False},
         **{"environment": "/f/env", "has_environment": True, "own": None, "given": None},
@@ -366,6 +368,14 @@ class TestFacts:
         assert found["memory_available"] > 1 << 20
         assert found["disk_free"] > 0
         assert list(tmp_path.iterdir()) == [], "nothing is made"
+
+    def test_a_run_learns_nothing_else(self, tmp_path: Path) -> None:
+        """So that what the doctor decides from it is what the run will decide."""
+        request = {
+            **{"folder": str(tmp_path), "pins": "pins", "code": "code-x", "hash": "x", "checkout": "/absent"},
+            **{"own": None, "given": None, "packages": [], "data": [], "run": "r"},
+        }
+        assert self.asked(tmp_path)["look"].keys() == look_of_a_run(request).keys()
 
     def test_what_a_run_left_is_recognised(self, tmp_path: Path) -> None:
         wanted_code = code_hash(str(CHECKOUT))
