@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from launch.deploy import Deployment, Place, Route
+from launch.deploy.deployment import Deployment
+from launch.deploy.line import Route
+from launch.deploy.plan import Place
 from launch.executors.ssh import ssh_command
 from launch.hosts import Host
 

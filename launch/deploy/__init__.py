@@ -1,10 +1,4 @@
-"""Brings code, environment and data sets to hosts that lack them."""
+"""Brings code, environment and data sets to hosts that lack them.
 
-from __future__ import annotations
-
-from launch.deploy.data import send_data
-from launch.deploy.deployment import Deployment
-from launch.deploy.line import Route
-from launch.deploy.plan import Place
-
-__all__ = ["Deployment", "Place", "Route", "send_data"]
+Imports nothing: agents use modules of this package, and have only the packages that were brought to them.
+"""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from decentral.errors import PreflightError
-from launch.deploy import Deployment, Route
+from launch.deploy.deployment import Deployment
+from launch.deploy.line import Route
 from launch.executors.child import end, spawn
 from launch.executors.starters import LocalStarter, agent_command
 

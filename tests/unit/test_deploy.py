@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from decentral.errors import PreflightError
-from launch.deploy import Deployment, Place
+from launch.deploy.deployment import Deployment
 from launch.deploy.packages import CHECK, LAUNCHER_ONLY, Packages
+from launch.deploy.plan import Place
 from launch.hosts import Host
 from tests.folder_hosts import SETUP, Lab, checkout, lab
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from decentral.errors import PreflightError
-from launch.deploy import Deployment, Route, send_data
-from launch.deploy.line import HostFailure, Lines
+from launch.deploy.data import send_data
+from launch.deploy.deployment import Deployment
+from launch.deploy.line import HostFailure, Lines, Route
 from launch.deploy.onhost.tree import listing
 from launch.executors.ssh import ssh_command
 from launch.hosts import Host

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from launch.deploy import Route, line
-from launch.deploy.line import HostFailure, Lines
+from launch.deploy import line
+from launch.deploy.line import HostFailure, Lines, Route
 from launch.executors.child import spawn
 from launch.hosts import Host
 

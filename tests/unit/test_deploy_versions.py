@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from decentral.errors import PreflightError
-from launch.deploy import Deployment
+from launch.deploy.deployment import Deployment
 from launch.deploy.packages import Packages
 from launch.hosts import Host
 from tests.folder_hosts import SETUP, Lab, checkout, lab

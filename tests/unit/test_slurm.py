@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decentral.errors import PreflightError
-from launch.deploy import Place
+from launch.deploy.plan import Place
 from launch.executors.slurm import SlurmStarter, srun_command, srun_environment
 from launch.hosts import Host
 
