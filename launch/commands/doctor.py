@@ -66,7 +66,7 @@ def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: b
 
     check(experiment)
     check_hosts(experiment, hosts)
-    sought = wanted()
+    sought, packages = wanted(), Packages.of(CHECKOUT)
     examined, ways = examine(
         hosts, route_of(hosts), sought, all_pairs=all_pairs, tell=lambda line: typer.echo(line, err=True)
     )
@@ -76,9 +76,7 @@ def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: b
     for note in verdict.notes(examined, sought.pinned):
         typer.echo(note)
     try:
-        problems = verdict.problems(
-            examined, ways, hosts, experiment, Packages.of(CHECKOUT), data_comes=send_data
-        )
+        problems = verdict.problems(examined, ways, hosts, experiment, packages, data_comes=send_data)
     except (
         ConfigError
     ) as error:  # e.g. more nodes on one host than its range has ports, now that cores are known
@@ -87,4 +85,6 @@ def _examine(experiment: Experiment, hosts: Hosts, all_pairs: bool, send_data: b
         count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
         raise PreflightError("\n".join([f"{experiment.name} cannot run on these hosts: {count}", *problems]))
     show_hosts(experiment, hosts, verdict.cores_of(examined))
+    for line in verdict.not_looked_at(examined, experiment, packages):
+        typer.echo(line)
     typer.echo(f"all is well: {experiment.name} can run on these {len(examined)} hosts")

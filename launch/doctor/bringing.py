@@ -30,6 +30,13 @@ def plan_of(found: Examined, packages: Packages) -> Plan | None:
     return plan_host(host, facts["look"], packages, str(CHECKOUT), data)
 
 
+def data_folder(found: Examined, packages: Packages) -> str:
+    """Where the run would look for data sets on a host that has a folder of them."""
+    plan = plan_of(found, packages)
+    there: str = found.facts["data"]
+    return there if plan is None or plan.place.data is None else plan.place.data
+
+
 def size_of(plan: Plan | None, packages: Packages) -> int:
     """Bytes of the environment that would be made, as the run asks for them."""
     if plan is None or plan.environment is None:

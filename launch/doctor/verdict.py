@@ -154,6 +154,16 @@ def _misfits(
     return misfits
 
 
+def not_looked_at(examined: Sequence[Examined], experiment: Experiment, packages: Packages) -> list[str]:
+    """What must be right too where there are no ``problems``."""
+    task = _task_with_data(experiment)
+    if task is None:
+        return []
+    found = [each for each in examined if each.facts["data"] is not None]
+    where = ", ".join(f"{bringing.data_folder(each, packages)} on {each.host.name}" for each in found)
+    return [f"data sets for {task}: {where}: the folders are there, what they hold was not looked at"]
+
+
 def _task_with_data(experiment: Experiment) -> str | None:
     """The first task that reads data sets which do not come with a package."""
     names = [arm.data.name for arm in experiment.arms if arm.train.mode != "none"]

@@ -299,6 +299,17 @@ class TestVerdict:
         assert problem.startswith("host b: there is no folder of data sets for cifar10; bring them")
         assert self.problems(*both, data_comes=True) == []
 
+    def test_what_data_folders_hold_is_not_known(self) -> None:
+        """The folder that is named is the run's: what was sent comes before the usual place."""
+        sent = look(data={"/d": "/d", os.environ.get("DECENTRAL_DATA"): None}, sent_data="/f/data")
+        both = examined("a"), examined("b", look=sent)
+        assert verdict.not_looked_at(both, load(Path("default")), PACKAGES) == []
+        cifar = load(Path("default"), ['data={name = "cifar10"}'])
+        assert verdict.not_looked_at(both, cifar, PACKAGES) == [
+            "data sets for cifar10: /d on a, /f/data on b: the folders are there, what they hold was not "
+            "looked at"
+        ]
+
     def test_a_host_that_does_not_answer_does_not_hide_others(self) -> None:
         found = self.problems(
             Examined(HOST, diagnosis=Diagnosis("nothing there", "look")), examined("b", unwritable="why")
