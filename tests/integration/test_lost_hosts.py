@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from launch.executors.fleet import Fleet
 from launch.executors.starters import LocalStarter
 from launch.hosts import Host, Hosts
 from launch.paths import JobFolder
-from launch.scratch import PrivateFolder
+from tests.fleets import tidy_up_after_a_killed_agent
 from tests.harness import SilentDisplay, events, run
-from tests.integration.test_lost_nodes import NODES, slow
+from tests.integration.test_lost_nodes import NODES, brake_in, slow
 
 
 def three(**keys: Any) -> Hosts:
@@ -43,10 +42,11 @@ class Reaching(LocalStarter):
 
 
 class Striker(SilentDisplay):
-    """Kills an agent when some node has finished five rounds."""
+    """Kills an agent when some node has finished five rounds, and lets the run go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, brake: Path) -> None:
         super().__init__()
+        self._brake = brake
         self.doomed: int | None = None
         self.notes: list[str] = []
 
@@ -57,6 +57,7 @@ class Striker(SilentDisplay):
         if round >= 5 and self.doomed is not None:
             os.kill(self.doomed, signal.SIGKILL)
             self.doomed = None
+            self._brake.touch()
 
 
 class Session:
@@ -65,7 +66,7 @@ class Session:
     def __init__(self, hosts: Hosts, folder: Path) -> None:
         self._starter = Reaching()
         self.fleet = Fleet(hosts, self._starter)
-        self.display = Striker()
+        self.display = Striker(brake_in(folder))
         self.display.doomed = self.fleet.meet()["h2"]["pid"]
         self._folder = folder
 
@@ -83,11 +84,11 @@ def sessions() -> Iterator[list[Session]]:
     yield made
     for session in made:
         session.fleet.close()
-    PrivateFolder(Path(tempfile.gettempdir()), "decentral-").remove()  # as the next agent there does
+    tidy_up_after_a_killed_agent()
 
 
 def test_the_next_seed_runs_on_the_rest(sessions: list[Session], tmp_path: Path) -> None:
-    made = slow("mosaic")
+    made = slow("mosaic", tmp_path)
     session = Session(three(), tmp_path)
     sessions.append(session)
     outcome, folder = session.run(made, 1)
@@ -119,7 +120,7 @@ def check_loss(made: Arm, folder: Path, outcome: Outcome) -> None:
 
 
 def test_nodes_that_are_listed_for_it_run_nowhere_else(sessions: list[Session], tmp_path: Path) -> None:
-    made = slow("mosaic")
+    made = slow("mosaic", tmp_path)
     session = Session(three(nodes=(2, 3)), tmp_path)
     sessions.append(session)
     outcome, folder = session.run(made, 1)
