@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
 FULL = os.environ.get("DECENTRAL_FULL") == "1"
 HOST_S = 10.0
 PROCESS_S = 5.0
-LATE_S = 2.0
-"""Files are collected twice a second; 0.9 s were the most, and a busy machine adds to that."""
+LATE_S = 5.0
+"""Files are collected twice a second: 0.5 s lack on an idle machine, 0.9 s on a busy one."""
 
 
 def power_cut(lab: Lab, run: Run) -> None:

@@ -7,16 +7,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.experiments import digits, short
+from tests.lab.experiments import digits, long, short
 from tests.lab.hosts_file import write_hosts
 from tests.lab.lab import Lab
-from tests.lab.launching import START_S, Run, wait_for
+from tests.lab.launching import START_S, Run, held, wait_for
 from tests.lab.requirements import compiler
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -68,16 +68,23 @@ def test_ten_hosts(work: str, lab10: Lab, here: dict[str, Results], tmp_path: Pa
         assert all(run.nodes_on(name) for name in lab10.addresses)
 
 
-def test_two_runs_at_once(lab3: Lab, here: dict[str, Results], tmp_path: Path) -> None:
-    experiment, arms = WORK["quadratic"]
+def test_two_runs_at_once(lab3: Lab, tmp_path: Path) -> None:
+    """Both are in the middle of their second arm at one moment, and end as if alone."""
+    experiment, arms = long(1000), ("synchronous", "asynchronous")
+    with Run(tmp_path / "here", experiment, "--executor", "inline") as alone:
+        expected = results(alone, arms)
     hosts = write_hosts(lab3, tmp_path / "hosts.toml")
     with (
         Run(tmp_path / "one", experiment, "--hosts", hosts) as one,
         Run(tmp_path / "other", experiment, "--hosts", hosts) as other,
     ):
+        with ExitStack() as stack:
+            for run in (one, other):
+                run.under_way(arm="asynchronous")
+                stack.enter_context(held(lab3, run, 1, "asynchronous"))
+            assert {run.manifest["state"] for run in (one, other)} == {"running"}
         for run in (one, other):
-            assert results(run, arms) == here["quadratic"]
-        for run in (one, other):
+            assert results(run, arms) == expected
             ends = [lines[-1] for arm in arms for lines in run.node_events(arm).values()]
             assert {line["event"] for line in ends} == {"end"}
             assert not [line for line in ends if any(key.startswith("refused_") for key in line)]
@@ -127,9 +134,7 @@ def test_clocks_minutes_apart_and_occupied_ports(lab3: Lab, here: dict[str, Resu
         occupied(lab3, 2, range(20000, 20010)),
         Run(tmp_path / "run", experiment, "--hosts", hosts) as run,
     ):
-        first = run.run_folder / "synchronous" / "seed-1" / "nodes" / "000.jsonl"
-        wait_for("no log", first.exists, START_S)
-        seen = listening(lab3, 2) - {22}
+        seen = wait_for("nobody listens", lambda: listening(lab3, 2) - {22}, START_S)
         assert results(run, arms) == here["quadratic"]
         began = {name: header(run, name)["start_unix_s"] for name in ("h1", "h2", "h3")}
     assert 180 < began["h2"] - began["h1"] < 300  # they were apart
