@@ -34,7 +34,7 @@ def named(arm: Arm) -> Iterator[tuple[str, str]]:
     Raises:
         ConfigError: a part is unknown.
     """
-    for kind, part in _parts(arm):
+    for kind, part in parts_of(arm):
         for name in parts.file_settings(kind, part.name):
             if isinstance(value := part.settings.get(name), str):
                 yield dotted(PATHS[kind], name), value
@@ -172,7 +172,8 @@ class Received:
             self._folder = None
 
 
-def _parts(arm: Arm) -> list[tuple[Kind, Part]]:
+def parts_of(arm: Arm) -> list[tuple[Kind, Part]]:
+    """The exchangeable parts of ``arm``, each with what it is."""
     found: list[tuple[Kind, Part]] = [
         ("algorithm", arm.algorithm),
         ("task", Part(name=arm.data.name, settings=arm.data.settings)),
@@ -185,7 +186,7 @@ def _parts(arm: Arm) -> list[tuple[Kind, Part]]:
 def _renamed(arm: Arm, paths: Mapping[str, str]) -> Arm:
     """``arm`` with other paths of files; what ``paths`` lacks stays."""
     changed: dict[Kind, Part] = {}
-    for kind, part in _parts(arm):
+    for kind, part in parts_of(arm):
         own = {name: part.settings.get(name) for name in parts.file_settings(kind, part.name)}
         new = {name: paths[path] for name, path in own.items() if isinstance(path, str) and path in paths}
         changed[kind] = part.model_copy(update={"settings": {**part.settings, **new}})

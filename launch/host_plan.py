@@ -14,6 +14,7 @@ from launch.crossing import crossings
 from launch.files import check_sizes
 from launch.host_schema import Host, Hosts
 from launch.overview import size
+from launch.own import check_own, own_modules
 from launch.placement import Placement, ranges
 from launch.placing import check_placement, place_arm
 from launch.preflight import Demand
@@ -35,7 +36,7 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
 
     Raises:
         ConfigError: lists that do not fit, ranges of ports too small for what is placed, or files too large
-            to be sent: all problems.
+            to be sent, modules that cannot be: all problems.
     """
     arms = settled(experiment).arms
     check_placement(arms, experiment.seeds, hosts)
@@ -48,7 +49,7 @@ def check_hosts(experiment: Experiment, hosts: Hosts) -> None:
         + _size_problems(arm)
         for arm in arms
     }
-    if problems := common(found):
+    if problems := common(found) + check_own(own_modules(experiment), hosts.hosts):
         raise ConfigError(problems)
 
 

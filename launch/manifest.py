@@ -51,6 +51,7 @@ class Manifest:
         executor: str,
         hosts: Mapping[str, Mapping[str, Any]],
         files: Mapping[str, Mapping[str, str]],
+        modules: Mapping[str, Mapping[str, str | None]],
     ) -> Manifest:
         """That of a new run.
 
@@ -62,6 +63,7 @@ class Manifest:
             executor: ``processes`` or ``inline``.
             hosts: what is known of every host, by name (``launch.facts``).
             files: copies of files that the experiment names (``launch.files.keep``).
+            modules: of the user's own (``launch.own``).
         """
         content: dict[str, Any] = {
             "v": MANIFEST_VERSION,
@@ -78,6 +80,7 @@ class Manifest:
             "distrust": [],
             **code(),
             "files": dict(files),
+            "modules": dict(modules),
             "hosts": [{"host": name, **facts} for name, facts in hosts.items()],
             "jobs": [
                 {

@@ -69,7 +69,7 @@ _METHODS: Mapping[Kind, tuple[str, ...]] = {
 }
 _CLASS_PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 # What importing a module that is absent or broken raises; anything else is a bug worth its traceback.
-_IMPORT_FAILURES = (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError)
+IMPORT_FAILURES = (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError)
 
 
 def shipped(kind: Kind) -> dict[str, type]:
@@ -113,10 +113,10 @@ def resolve(kind: Kind, name: str) -> type:
         return found[name]
     try:
         module = importlib.import_module(match[1])
-    except _IMPORT_FAILURES as error:
+    except IMPORT_FAILURES as error:
         cause = f"{type(error).__name__}: {error}".replace("\n", " ")
         expectation = f"module {match[1]} cannot be imported ({cause})"
-        step = "install it, add its folder to PYTHONPATH, or correct it"
+        step = "put it beside the experiment file, install it, add its folder to PYTHONPATH, or correct it"
         raise ConfigError(sentence(key, name, expectation, step)) from error
     cls = getattr(module, match[2], None)
     if not isinstance(cls, type):
@@ -130,6 +130,12 @@ def resolve(kind: Kind, name: str) -> type:
         step = f"make it a frozen dataclass with {', '.join(_METHODS[kind])}"
         raise ConfigError(sentence(key, name, f"class {match[2]} is no {kind}: it {lack}", step))
     return cls
+
+
+def module_of(name: str) -> str | None:
+    """The module of a part that is written ``package.module:Class``; None of a shipped one's name."""
+    match = _CLASS_PATH.fullmatch(name)
+    return None if match is None else match[1]
 
 
 def fields_of(cls: type) -> set[str]:

@@ -27,6 +27,7 @@ from launch.holding import HELD, Hold
 from launch.hosts import Hosts
 from launch.launcher import Launcher
 from launch.manifest import Manifest, code
+from launch.own import admit, differences, own_modules
 from launch.paths import JobFolder, RunFolder
 from launch.runs import Seen, look
 from launch.session import RunOptions, Session, jobs_of, run_session
@@ -67,11 +68,13 @@ def resume_run(run: Path, options: ResumeOptions, display: Display) -> Path:
             display.note(f"{seen.name} is complete: nothing is left to run; its report is written anew")
             write_report(folder.path)
             return folder.path
+        for entry in (seen.manifest.get("modules") or {}).values():
+            admit(asked, Path(entry["folder"]))
         experiment = with_copies(asked, seen.manifest.get("files"), folder)
         left = _unfinished(experiment, seen, folder)
         executor = seen.manifest["executor"]
         check(experiment, executor)
-        warnings = _differences(seen.manifest)
+        warnings = differences(seen.manifest, own_modules(experiment)) + _differences(seen.manifest)
         for warning in warnings:
             display.note(f"WARNING: {warning}")
         chosen = RunOptions(

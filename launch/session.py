@@ -29,6 +29,7 @@ from launch.host_plan import check_hosts
 from launch.hosts import Hosts
 from launch.live import LiveFile
 from launch.manifest import Manifest
+from launch.own import NONE, OwnModules, own_modules
 from launch.paths import RunFolder, create_run_folder
 from launch.preflight import check_facts, preflight
 from launch.rounds import most_rounds
@@ -127,7 +128,7 @@ def _prepare_and_run(
         with closing(InlineExecutor()) as inline:
             return _run(options, display, inline, begin({"localhost": facts(options.out)}), interruption)
     sockets = max(arm.nodes for arm in experiment.arms) + 2  # all nodes, the observer and the timekeeper
-    with closing(make_fleet(options, display, sockets)) as fleet:
+    with closing(make_fleet(options, display, sockets, own_modules(experiment))) as fleet:
         fleet.start(interruption)  # agents import torch while folder and manifest are made
         here: Mapping[str, Mapping[str, Any]] = {"localhost": facts(options.out)}
         if options.hosts is not None:
@@ -154,6 +155,7 @@ def _begin(
         executor=options.executor,
         hosts=hosts,
         files=kept,
+        modules=own_modules(experiment).listed,
     )
     folder.write_text("experiment.toml", experiment.source)
     folder.write_json("resolved.json", experiment.resolved())
@@ -228,24 +230,28 @@ def _run_jobs(
     return replace(outcome, distrust=tuple(distrusted))
 
 
-def make_fleet(options: RunOptions, display: Display, sockets: int | None = None) -> Fleet:
+def make_fleet(
+    options: RunOptions, display: Display, sockets: int | None = None, own: OwnModules = NONE
+) -> Fleet:
     """What runs the processes that ``options`` ask for; starts nothing yet.
 
     Args:
         options: where and how.
         display: hears what takes time.
         sockets: that a host has at most, as of ``Fleet``.
+        own: modules of the user's own.
     """
     from launch.executors.fleet import Fleet
 
     if options.hosts is None:
         from launch.executors.local import LocalExecutor
 
-        return LocalExecutor()
+        return LocalExecutor(own)
     from launch.executors.remote import starter_for
 
     send = data_folder() if options.send_data else None
-    return Fleet(options.hosts, starter_for(options.hosts, send=send), display.note, sockets)
+    starter = starter_for(options.hosts, send=send, own=own)
+    return Fleet(options.hosts, starter, display.note, sockets, own)
 
 
 def _raise_unless_done(outcome: Outcome, folder: RunFolder, also: str = "") -> None:

@@ -7,10 +7,10 @@ host also when it has heard nothing for ``SILENCE_S``, which is how a cut cable 
 on itself (launch/watchdog.py).
 
 Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts file says of it; sockets: no
-more free ports are counted), ``load`` (arm, seed, run, folder, probe, several, members, cores, measured_ns,
-clock_offset_ns, files, resume), ``put`` (path, offset, data: a piece of a file for the folder of a host
-apart), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for it alone), ``stop``
-(grace_ms until members are killed), ``time``, ``beat``, ``exit``.
+more free ports are counted; modules: that it must have), ``load`` (arm, seed, run, folder, probe, several,
+members, cores, measured_ns, clock_offset_ns, files, resume), ``put`` (path, offset, data: a piece of a file
+for the folder of a host apart), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for
+it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (disk_free; where there are other hosts: address,
 ports_free, ports_taken), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether
 hosts agree, apart: this host does not see the run folder), ``sockets`` (their folder), ``ready`` (of a
@@ -22,6 +22,7 @@ code), ``beat``, ``over`` (nothing of the job runs here, all told).
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import select
@@ -50,6 +51,7 @@ from launch.files import Received
 from launch.kernel import outlive_parent
 from launch.listening import listening
 from launch.members import Members, now_ms
+from launch.modules import SEARCH_VARIABLE, add_folders, check_here
 from launch.paths import JobFolder, book_of
 from launch.process import MAX_FAILURE_CHARACTERS
 from launch.protocol import PREAMBLE
@@ -201,6 +203,8 @@ class Agent:
             told |= {key: value for key, value in found._asdict().items() if key != "why"}
         if order["remote"]:
             self._launcher.watch()
+        with self._launcher.kept_up():
+            check_here(order["modules"])
         self._launcher.tell("here", **told)
 
     def _load(self, order: dict[str, Any]) -> None:
@@ -281,6 +285,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # While torch was imported, nobody here could see the launcher go; serve() can, and tidies up.
     outlive_parent()
+    add_folders(json.loads(os.environ.get(SEARCH_VARIABLE, "[]")))
     # A launcher that is gone is no error; serve() has ended every process already.
     with suppress(BrokenPipeError):
         Agent(out).serve()

@@ -94,8 +94,14 @@ class Lab:
         (self.path / name).mkdir(exist_ok=True)
         return Host(name=name, **keys)
 
-    def deploy(self, *hosts: Host, send: Path | None = None, here: Sequence[str] = ()) -> list[Place]:
-        deployment = Deployment(Route("ssh", ssh_command), send=send, checkout=self.checkout)
+    def deploy(
+        self,
+        *hosts: Host,
+        send: Path | None = None,
+        here: Sequence[str] = (),
+        parts: Sequence[tuple[str, Path]] = (),
+    ) -> list[Place]:
+        deployment = Deployment(Route("ssh", ssh_command), send=send, checkout=self.checkout, parts=parts)
         self.told.clear()
         deployment.deploy(hosts, self.told.append, here)
         return [deployment.place(host) for host in hosts]

@@ -73,8 +73,12 @@ def load_experiment(path: Path, overrides: list[str] | None, seeds: tuple[int, .
         ConfigError: the file or an override is impossible.
     """
     from decentral.config import load
+    from launch.own import admit
 
-    return load(path, overrides or (), seeds)
+    experiment = load(path, overrides or (), seeds)
+    if path.is_file():
+        admit(experiment, path.parent)
+    return experiment
 
 
 def load_chosen_hosts(path: Path | None, slurm: bool, executor: ExecutorName = "processes") -> Hosts | None:

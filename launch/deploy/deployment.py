@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from decentral.errors import PreflightError
 from launch.deploy.archive import write_archive
 from launch.deploy.at_once import each
 from launch.deploy.data import Sent, send_data
 from launch.deploy.line import FOLDER, Lines, Route, limit_s, printable
-from launch.deploy.onhost.tree import Refused, code_hash, code_paths, listing
+from launch.deploy.onhost.tree import Refused, code_hash, code_paths, files_hash, listing
 from launch.deploy.packages import CHECK, Packages
 from launch.deploy.plan import Impossible, Place, Plan, disagreements, plan_host
 from launch.deploy.sharing import carriers_of
@@ -62,12 +62,21 @@ class Deployment:
         route: how hosts are reached.
         send: folder of data sets to bring too; None: none.
         checkout: the code.
+        parts: modules of the user's own to bring: name there, and path here, of every file.
     """
 
-    def __init__(self, route: Route, *, send: Path | None = None, checkout: Path = CHECKOUT) -> None:
+    def __init__(
+        self,
+        route: Route,
+        *,
+        send: Path | None = None,
+        checkout: Path = CHECKOUT,
+        parts: Sequence[tuple[str, Path]] = (),
+    ) -> None:
         self._lines = Lines(route)
         self._send = send
         self._checkout = checkout
+        self._parts = sorted(parts)
         self._places: dict[str, Place] = {}
 
     def place(self, host: Host) -> Place:
@@ -94,7 +103,11 @@ class Deployment:
         unsaid, tell = tell, lambda line: unsaid(printable(line))
         packages = Packages.of(self._checkout)
         wanted = hash_of(self._checkout)
-        looks = each(self._lines, hosts, partial(self._look, packages, wanted, secrets.token_hex(8)))
+        try:
+            parts = files_hash((name, str(path)) for name, path in self._parts)
+        except OSError as error:
+            raise _changing(error) from error
+        looks = each(self._lines, hosts, partial(self._look, packages, wanted, parts, secrets.token_hex(8)))
         plans = self._plans(hosts, looks, packages)
         # Now, for an environment takes many minutes, and would be refused when it is ready.
         if problems := differing(
@@ -104,7 +117,8 @@ class Deployment:
         for host in hosts:
             for line in disagreements(host, looks[host.name], packages):
                 tell(line)
-        self._carry_code([plan for plan in plans if plan.code], wanted, tell)
+        self._carry_sources("code", [plan for plan in plans if plan.code], wanted, tell)
+        self._carry_sources("parts", [plan for plan in plans if plan.parts], parts, tell)
         self._carry_environments([plan for plan in plans if plan.environment is not None], packages, tell)
         self._places = {plan.host.name: plan.place for plan in plans}
         if self._send is not None:
@@ -114,13 +128,14 @@ class Deployment:
         """Make ``deploy``, which is under way or yet to come, fail within 2 s; also from a signal handler."""
         self._lines.cancel()
 
-    def _look(self, packages: Packages, wanted: str, run: str, host: Host) -> dict[str, Any]:
+    def _look(self, packages: Packages, wanted: str, parts: str, run: str, host: Host) -> dict[str, Any]:
         request = {
             "do": "look",
             "run": run,
             "folder": host.folder or FOLDER,
             "code": f"code-{wanted}",
             "hash": wanted,
+            "parts": parts,
             "checkout": str(self._checkout),
             "pins": packages.pins,
             "packages": list(packages.versions),
@@ -138,7 +153,7 @@ class Deployment:
         for host in hosts:
             look = looks[host.name]
             try:
-                plan = plan_host(host, look, packages, str(self._checkout), data)
+                plan = plan_host(host, look, packages, str(self._checkout), data, parts=bool(self._parts))
             except Impossible as impossible:
                 problems.append(printable(f"host {host.name}: {impossible}"))
             else:
@@ -147,32 +162,40 @@ class Deployment:
             raise PreflightError("\n".join(problems))
         return plans
 
-    def _carry_code(self, plans: Sequence[Plan], wanted: str, tell: Tell) -> None:
+    def _carry_sources(
+        self, do: Literal["code", "parts"], plans: Sequence[Plan], wanted: str, tell: Tell
+    ) -> None:
+        """Bring Python files, whose hash is ``wanted``, to every host."""
         if not plans:
             return
-        files = [(name, self._checkout / name) for name in code_paths(str(self._checkout))]
+        what, files = "copying modules of your own", self._parts
+        if do == "code":
+            what = "copying the code"
+            files = [(name, self._checkout / name) for name in code_paths(str(self._checkout))]
+        where = {
+            plan.host.name: (plan.place.code if do == "code" else plan.place.parts or "") for plan in plans
+        }
         try:
             size = sum(path.stat().st_size for _, path in files)
         except OSError as error:
             raise _changing(error) from error
-        carriers, others = carriers_of(plans, lambda plan: plan.place.code)
-        tell(f"copying the code to {', '.join(carriers)}")
+        carriers, others = carriers_of(plans, lambda plan: where[plan.host.name])
+        tell(f"{what} to {', '.join(carriers)}")
 
         def bring(host: Host) -> None:
-            plan = carriers[host.name]
             request = {
-                "do": "code",
-                "folder": plan.place.folder,
-                "name": f"code-{wanted}",
+                "do": do,
+                "folder": carriers[host.name].place.folder,
+                "name": f"{do}-{wanted}",
                 "hash": wanted,
                 "bytes": 2 * size,  # what is compiled of it comes on top
                 "files": len(files),
             }
             payload = partial(write_archive, files=files, packed=True)
-            self._lines.ask(host, "copying the code", request, limit_s(size), payload)
+            self._lines.ask(host, what, request, limit_s(size), payload)
 
         each(self._lines, [plan.host for plan in carriers.values()], bring)
-        self._wait({plan.host.name: plan.place.code for plan, _ in others}, plans)
+        self._wait({plan.host.name: where[plan.host.name] for plan, _ in others}, plans)
 
     def _carry_environments(self, plans: Sequence[Plan], packages: Packages, tell: Tell) -> None:
         if not plans:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from launch.deploy.onhost.look import libc_version, this_python
 from launch.deploy.packages import Packages
+from launch.modules import search_in
 from launch.versions import SAME_RESULTS, release
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Place:
         folder: where files of ours may go.
         data: the folder of the data sets; None: there is none.
         cache: the folder of the arrays that are made of them; None: the usual one.
+        parts: the folder of modules of the user's own; None: there are none.
     """
 
     python: str
@@ -34,6 +36,7 @@ class Place:
     folder: str
     data: str | None
     cache: str | None = None
+    parts: str | None = None
 
     @property
     def sent_data(self) -> str:
@@ -46,6 +49,7 @@ class Place:
         return {
             "PYTHONPATH": self.code,
             "PYTHONDONTWRITEBYTECODE": "1",  # the hash of the code does not cover what is compiled of it
+            **({} if self.parts is None else search_in([self.parts])),
             **({} if self.data is None else {"DECENTRAL_DATA": self.data}),
             **({} if self.cache is None else {"DECENTRAL_CACHE": self.cache}),
         }
@@ -62,6 +66,7 @@ class Plan:
         code: whether the code must be brought.
         environment: whether and how an environment must be made: as a copy of this one, or by pip.
         versions: of packages in the Python that the agent will have, where they are known.
+        parts: whether modules of the user's own must be brought.
     """
 
     host: Host
@@ -70,6 +75,7 @@ class Plan:
     code: bool
     environment: Literal["copy", "pip"] | None
     versions: Mapping[str, str]
+    parts: bool = False
 
 
 class Impossible(Exception):
@@ -77,7 +83,13 @@ class Impossible(Exception):
 
 
 def plan_host(
-    host: Host, look: Mapping[str, Any], packages: Packages, checkout: str, data: str | None
+    host: Host,
+    look: Mapping[str, Any],
+    packages: Packages,
+    checkout: str,
+    data: str | None,
+    *,
+    parts: bool = False,
 ) -> Plan:
     """The plan for one host.
 
@@ -87,6 +99,7 @@ def plan_host(
         packages: what agents need.
         checkout: path of the code on this host.
         data: folder of the data sets on this host, if there is one.
+        parts: whether there are modules of the user's own.
 
     Raises:
         Impossible: says what is wrong.
@@ -111,11 +124,13 @@ def plan_host(
         versions = packages.versions if by == "copy" else packages.pinned
         if not look["has_environment"]:
             environment = by
-    if look["problem"] is not None and (brings_code or environment is not None):
+    brings_parts = parts and not look["has_parts"]
+    if look["problem"] is not None and (brings_code or brings_parts or environment is not None):
         raise Impossible(f"{look['problem']}; set folder = ... for this host to one that is its user's")
     cache = None if host.folder is None else f"{look['folder']}/{CACHE}"
-    place = Place(python, code, look["folder"], _data(host, look, data), cache)
-    return Plan(host, look["identity"], place, brings_code, environment, versions)
+    own_parts = look["parts"] if parts else None
+    place = Place(python, code, look["folder"], _data(host, look, data), cache, own_parts)
+    return Plan(host, look["identity"], place, brings_code, environment, versions, brings_parts)
 
 
 def _runs_there(look: Mapping[str, Any]) -> bool:

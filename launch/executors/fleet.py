@@ -15,6 +15,7 @@ from launch.executors.line import END_S, Line, Pulse
 from launch.executors.loop import JobLoop
 from launch.executors.starters import Starter
 from launch.hosts import Host, Hosts
+from launch.own import NONE, OwnModules
 from launch.placement import Placement, ranges
 from launch.placing import place_arm
 from launch.preflight import check_job
@@ -33,6 +34,7 @@ class Fleet:
         starter: how agents are started there.
         tell: hears a line on what takes time before the first job.
         sockets: that a host has at most; no more free ports are counted. None: all are.
+        own: modules of the user's own, which other hosts must have.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Fleet:
         starter: Starter,
         tell: Callable[[str], None] = lambda _: None,
         sockets: int | None = None,
+        own: OwnModules = NONE,
     ) -> None:
         self._hosts = hosts
         self._lost: tuple[Host, ...] = ()  # to be dropped, if another job comes
@@ -49,6 +52,7 @@ class Fleet:
         self._starter = starter
         self._tell = tell
         self._sockets = sockets
+        self._own = own
         self._lines: dict[str, Line] = {}
         self._pulse: Pulse | None = None
         self._met = False
@@ -216,6 +220,7 @@ class Fleet:
             "ports": host.port_range,
             "sockets": self._sockets,
             "folder": host.folder or "~/.cache/decentral",
+            "modules": (NONE if host.local else self._own).wanted,
             "towards": [other.target for other in self._hosts.hosts if other is not host],
         }
 

@@ -14,6 +14,7 @@ from launch.deploy.deployment import Deployment
 from launch.deploy.line import Route
 from launch.executors.child import end, spawn
 from launch.executors.starters import agent_command
+from launch.own import NONE, OwnModules
 
 if TYPE_CHECKING:
     from launch.hosts import Host
@@ -60,11 +61,13 @@ class SlurmStarter:
 
     Args:
         send: folder of data sets that ``prepare`` copies to every host without them; None: none are copied.
+        own: modules of the user's own, which ``prepare`` brings too.
     """
 
-    def __init__(self, *, send: Path | None = None) -> None:
+    def __init__(self, *, send: Path | None = None, own: OwnModules = NONE) -> None:
         self._environment = srun_environment(os.environ)
-        self._deployment = Deployment(Route("srun", srun_command, self._environment), send=send)
+        route = Route("srun", srun_command, self._environment)
+        self._deployment = Deployment(route, send=send, parts=own.sent)
 
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
         """Bring code, environment and, if asked, data to hosts that do not see them on a shared file system.

@@ -14,6 +14,7 @@ from launch.deploy.deployment import Deployment
 from launch.deploy.line import Route
 from launch.executors.child import end, spawn
 from launch.executors.starters import LocalStarter, agent_command
+from launch.own import NONE, OwnModules
 
 if TYPE_CHECKING:
     from launch.hosts import Host
@@ -81,12 +82,13 @@ class SshStarter:
 
     Args:
         send: folder of data sets that ``prepare`` copies to every host without them; None: none are copied.
+        own: modules of the user's own, which ``prepare`` brings too.
     """
 
-    def __init__(self, *, send: Path | None = None) -> None:
+    def __init__(self, *, send: Path | None = None, own: OwnModules = NONE) -> None:
         route = Route("ssh", lambda host, remote: ssh_command(host, remote, extra=_PATIENT))
-        self._deployment = Deployment(route, send=send)
-        self._local = LocalStarter()
+        self._deployment = Deployment(route, send=send, parts=own.sent)
+        self._local = LocalStarter(own.folders)
 
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
         """Bring code, environment and, if asked, data to all hosts at once, each only what it lacks.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from launch.deploy.onhost.look import absolute
 from launch.deploy.plan import CACHE
 from launch.executors.child import spawn
+from launch.modules import search_in
 
 if TYPE_CHECKING:
     from launch.hosts import Host
@@ -79,7 +80,14 @@ class Starter(Protocol):
 
 
 class LocalStarter:
-    """Agents on this machine, with this Python and this code."""
+    """Agents on this machine, with this Python and this code.
+
+    Args:
+        folders: where they look for modules after all others.
+    """
+
+    def __init__(self, folders: Sequence[str] = ()) -> None:
+        self._search = search_in(folders)
 
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
         """Nothing: what runs here is here."""
@@ -92,7 +100,8 @@ class LocalStarter:
         own = {} if host.data is None else {"DECENTRAL_DATA": absolute(host.data)}
         if host.folder is not None:
             own["DECENTRAL_CACHE"] = os.path.join(absolute(host.folder), CACHE)
-        return spawn([sys.executable, *AGENT], stderr=log, env={**os.environ, **ENVIRONMENT, **own})
+        environment = {**os.environ, **ENVIRONMENT, **self._search, **own}
+        return spawn([sys.executable, *AGENT], stderr=log, env=environment)
 
     def abandon(self, process: subprocess.Popen[bytes]) -> None:
         """Kill it; its members die with it (launch/kernel.py)."""

@@ -12,17 +12,27 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from launch.deploy.onhost.tree import BYTECODE, Refused, code_folders, code_hash, listing
-from launch.deploy.onhost.trust import distrust, distrust_code, distrust_python
+from launch.deploy.onhost.tree import (
+    BYTECODE,
+    Refused,
+    code_folders,
+    code_hash,
+    listing,
+    plain_folders,
+    plain_hash,
+)
+from launch.deploy.onhost.trust import Folders, distrust, distrust_code, distrust_python
 
 KEPT_S = 30 * 86400
 ABANDONED_S = 86400
 IDENTITY_S = 3600
 """Longer than hosts take to look after the first of them has."""
 _IDENTITY = ".identity"
+_KEPT = ("code-", "env-", "parts-")
 VERSIONS = (
     "import importlib.metadata as m, json, sys\n"
     "found = {}\n"
@@ -66,11 +76,15 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     folder, unsafe, problem = open_folder(request["folder"])
     environment = os.path.join(folder, environment_name(request["pins"], this_python()))
     code = os.path.join(folder, request["code"])
+    parts = os.path.join(folder, f"parts-{request['parts']}")
     if unsafe is None and problem is None:
-        _drop_bytecode(code)
+        _drop_bytecode(code, code_folders)
+        _drop_bytecode(parts, plain_folders)
     code_here, environment_here = has_code(code, request["hash"]), is_ready(environment)
+    parts_here = has_parts(parts, request["parts"])
     if unsafe is None and problem is None:
-        _sweep(folder, used=[code] * code_here + [environment] * environment_here)
+        used = [code] * code_here + [environment] * environment_here + [parts] * parts_here
+        _sweep(folder, used=used)
     return {
         "python": this_python(),
         "libc_version": libc_version(),
@@ -81,6 +95,8 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         "identity": None if unsafe or problem else _identity(folder, request["run"]),
         "code": code,
         "has_code": code_here,
+        "parts": parts,
+        "has_parts": parts_here,
         "sees_code": sees_code(request["checkout"], request["hash"]),
         "environment": environment,
         "has_environment": environment_here,
@@ -166,14 +182,23 @@ def has_code(root: str, wanted: str) -> bool:
         return False
 
 
+def has_parts(root: str, wanted: str) -> bool:
+    """As ``has_code``, of modules of the user's own."""
+    try:
+        trusted = os.path.isdir(root) and distrust_code(root, plain_folders) is None
+        return trusted and plain_hash(root) == wanted
+    except OSError:
+        return False
+
+
 def sees_code(checkout: str, wanted: str) -> bool:
     """Whether the launcher's checkout can be used here, at a path that a search path can hold."""
     return ":" not in checkout and has_code(checkout, wanted)
 
 
-def _drop_bytecode(root: str) -> None:
-    """Remove what was compiled of a copy of the code: its hash does not cover it."""
-    for folder, _ in code_folders(root):
+def _drop_bytecode(root: str, folders: Callable[[str], Folders]) -> None:
+    """Remove what was compiled of a copy of code: its hash does not cover it."""
+    for folder, _ in folders(root):
         shutil.rmtree(os.path.join(folder, BYTECODE), ignore_errors=True)
 
 
@@ -200,9 +225,9 @@ def _sweep(folder: str, used: list[str]) -> None:
             os.utime(os.path.join(path, ".used"))
     busy = _environments_of_processes()
     for entry in os.scandir(folder):
-        stamp = os.path.join(entry.path, ".used") if entry.name.startswith(("code-", "env-")) else entry.path
+        stamp = os.path.join(entry.path, ".used") if entry.name.startswith(_KEPT) else entry.path
         kept_s = ABANDONED_S if entry.name.startswith(".making-") else KEPT_S
-        if not entry.name.startswith(("code-", "env-", ".making-")) or entry.path in used:
+        if not entry.name.startswith((*_KEPT, ".making-")) or entry.path in used:
             continue
         with suppress(OSError):
             if time.time() - os.stat(stamp).st_mtime > kept_s and entry.path.encode() not in busy:

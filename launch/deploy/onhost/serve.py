@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from launch.deploy.onhost.look import compare_data, look, wait
-from launch.deploy.onhost.take import code, data, environment
+from launch.deploy.onhost.take import code, data, environment, parts
 from launch.deploy.onhost.tree import Refused
 
 MARK = b"\x00decentral answer\n"
@@ -30,6 +30,7 @@ OPERATIONS: dict[str, Callable[..., dict[str, Any]]] = {
     "compare_data": compare_data,
     "wait": wait,
     "code": code,
+    "parts": parts,
     "environment": environment,
     "data": data,
 }
@@ -55,7 +56,7 @@ def main() -> None:
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
     request = json.loads(sys.stdin.buffer.readline())
     operation = OPERATIONS[request["do"]]
-    payload = (sys.stdin.buffer,) if request["do"] in ("code", "environment", "data") else ()
+    payload = (sys.stdin.buffer,) if request["do"] in ("code", "parts", "environment", "data") else ()
     try:
         answer = operation(request, *payload)
     except (Refused, tarfile.TarError) as error:

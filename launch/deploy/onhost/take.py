@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from launch.deploy.onhost.look import absolute, environment_name, has_code, is_ready, this_python
+from launch.deploy.onhost.look import absolute, environment_name, has_code, has_parts, is_ready, this_python
 from launch.deploy.onhost.tree import Refused, unpack
 
 _COMPILE = """
@@ -33,6 +33,18 @@ def code(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
         unpack(payload, temporary, request["files"])
         if not has_code(temporary, wanted):
             raise Refused("the code that arrived is not the code that was sent")
+    return {}
+
+
+def parts(request: dict[str, Any], payload: IO[bytes]) -> dict[str, Any]:
+    """As ``code``, of modules of the user's own."""
+    folder, wanted = request["folder"], request["hash"]
+    with _making(
+        folder, request["name"], request["bytes"], lambda path: has_parts(path, wanted)
+    ) as temporary:
+        unpack(payload, temporary, request["files"])
+        if not has_parts(temporary, wanted):
+            raise Refused("the modules that arrived are not those that were sent")
     return {}
 
 

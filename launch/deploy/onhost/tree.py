@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import IO
 
@@ -53,12 +53,38 @@ def code_folders(root: str) -> Iterator[tuple[str, list[str]]]:
 
 def code_hash(root: str) -> str:
     """Hash over names and contents of ``code_paths``."""
+    return files_hash((path, os.path.join(root, path)) for path in code_paths(root))
+
+
+def files_hash(files: Iterable[tuple[str, str]]) -> str:
+    """Hash over names and contents of ``files``: name, and path here."""
     total = hashlib.sha256()
-    for path in code_paths(root):
-        with open(os.path.join(root, path), "rb") as file:
+    for name, path in files:
+        with open(path, "rb") as file:
             content = file.read()
-        total.update(json.dumps([path, len(content)]).encode() + content)
+        total.update(json.dumps([name, len(content)]).encode() + content)
     return total.hexdigest()[:16]
+
+
+def plain_folders(root: str) -> Iterator[tuple[str, list[str]]]:
+    """The folders below ``root``, itself first, and their files; nothing hidden, no bytecode."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name != BYTECODE and not name.startswith(".")]
+        yield folder, [name for name in files if not name.startswith(".") and not name.endswith(".pyc")]
+
+
+def plain_paths(root: str) -> list[str]:
+    """The files of ``plain_folders``, relative to ``root``, sorted."""
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, files in plain_folders(root)
+        for name in files
+    )
+
+
+def plain_hash(root: str) -> str:
+    """As ``code_hash``, of ``plain_paths``."""
+    return files_hash((path, os.path.join(root, path)) for path in plain_paths(root))
 
 
 def listing(root: str) -> dict[str, list[int]]:

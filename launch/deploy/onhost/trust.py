@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable, Iterator
 from glob import escape, glob
+from typing import TypeAlias
 
 from launch.deploy.onhost.tree import BYTECODE, code_folders
+
+Folders: TypeAlias = Iterator[tuple[str, list[str]]]
 
 _MOST_LINKS = 40
 """As many as Linux follows in one path."""
@@ -60,11 +64,11 @@ def _distrust_one(path: str, status: os.stat_result, *, last: bool) -> str | Non
     return None
 
 
-def distrust_code(root: str) -> str | None:
+def distrust_code(root: str, folders: Callable[[str], Folders] = code_folders) -> str | None:
     """As ``distrust``, of ``root`` and the code in it, bytecode included: what was hashed is what runs."""
     if (why := distrust(root)) is not None:
         return why
-    for folder, files in code_folders(root):
+    for folder, files in folders(root):
         cache = os.path.join(folder, BYTECODE)
         compiled = [cache, *(entry.path for entry in os.scandir(cache))] if os.path.isdir(cache) else []
         for path in [folder, *(os.path.join(folder, name) for name in files), *compiled]:
