@@ -76,12 +76,13 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
     folder, unsafe, problem = open_folder(request["folder"])
     environment = os.path.join(folder, environment_name(request["pins"], this_python()))
     code = os.path.join(folder, request["code"])
-    parts = os.path.join(folder, f"parts-{request['parts']}")
+    wanted = request.get("parts", "none")  # a request may be of a run without modules of the user's own
+    parts = os.path.join(folder, f"parts-{wanted}")
     if unsafe is None and problem is None:
         _drop_bytecode(code, code_folders)
         _drop_bytecode(parts, plain_folders)
     code_here, environment_here = has_code(code, request["hash"]), is_ready(environment)
-    parts_here = has_parts(parts, request["parts"])
+    parts_here = has_parts(parts, wanted)
     if unsafe is None and problem is None:
         used = [code] * code_here + [environment] * environment_here + [parts] * parts_here
         _sweep(folder, used=used)
