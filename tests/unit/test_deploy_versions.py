@@ -49,7 +49,7 @@ def bringing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def note(self: Deployment, plans: Any, *rest: Any) -> None:
         noted.extend(f"{plan.environment} {plan.host.name}" for plan in plans if plan.environment)
 
-    monkeypatch.setattr(Deployment, "_carry_code", lambda *arguments: None)
+    monkeypatch.setattr(Deployment, "_carry_sources", lambda *arguments: None)
     monkeypatch.setattr(Deployment, "_carry_environments", note)
     return noted
 
