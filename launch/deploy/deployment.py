@@ -135,7 +135,7 @@ class Deployment:
             "folder": host.folder or FOLDER,
             "code": f"code-{wanted}",
             "hash": wanted,
-            "parts": parts,
+            **({"parts": parts} if self._parts else {}),
             "checkout": str(self._checkout),
             "pins": packages.pins,
             "packages": list(packages.versions),

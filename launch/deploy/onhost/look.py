@@ -72,17 +72,21 @@ def environment_name(pins: str, python: list[str]) -> str:
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:
-    """What this host has of what an agent needs; touches what is used, removes what has long not been."""
+    """What this host has of what an agent needs; touches what is used, removes what has long not been.
+
+    With modules of the user's own ``parts`` is in the request, and it and ``has_parts`` are in the answer.
+    """
     folder, unsafe, problem = open_folder(request["folder"])
     environment = os.path.join(folder, environment_name(request["pins"], this_python()))
     code = os.path.join(folder, request["code"])
-    wanted = request.get("parts", "none")  # a request may be of a run without modules of the user's own
+    wanted = request.get("parts")
     parts = os.path.join(folder, f"parts-{wanted}")
     if unsafe is None and problem is None:
         _drop_bytecode(code, code_folders)
-        _drop_bytecode(parts, plain_folders)
+        if wanted is not None:
+            _drop_bytecode(parts, plain_folders)
     code_here, environment_here = has_code(code, request["hash"]), is_ready(environment)
-    parts_here = has_parts(parts, wanted)
+    parts_here = wanted is not None and has_parts(parts, wanted)
     if unsafe is None and problem is None:
         used = [code] * code_here + [environment] * environment_here + [parts] * parts_here
         _sweep(folder, used=used)
@@ -96,8 +100,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
         "identity": None if unsafe or problem else _identity(folder, request["run"]),
         "code": code,
         "has_code": code_here,
-        "parts": parts,
-        "has_parts": parts_here,
+        **({} if wanted is None else {"parts": parts, "has_parts": parts_here}),
         "sees_code": sees_code(request["checkout"], request["hash"]),
         "environment": environment,
         "has_environment": environment_here,
