@@ -186,3 +186,12 @@ def test_leaks_fail_their_test(tmp_path: Path) -> None:
     assert failed == {"test_socket", "test_process", "test_temporary_file", "test_orphan"}, done.stdout
     for words in ("-> socket:[", ": cat", "in TMPDIR: tmp", "sleep 5"):
         assert words in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["launch", "launch/executors"])
+def test_every_module_has_a_place_in_the_architecture(folder: str) -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    _, table = text.split("In `launch/`, by what they are about")
+    known = set(re.findall(r"[a-z_]+", table.split("\n\n")[1]))
+    names = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+    assert names - known == set()
