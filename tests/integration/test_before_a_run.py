@@ -31,7 +31,7 @@ PORTS = range(21500, 21520)
 
 @pytest.fixture(autouse=True)
 def agents_are_child_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.executors.remote.starter_for", lambda hosts, *, send=None: LocalStarter())
+    monkeypatch.setattr("launch.executors.remote.starter_for", lambda hosts, **_: LocalStarter())
 
 
 @pytest.fixture
