@@ -33,6 +33,7 @@ class Reaching(LocalStarter):
     """Refuses hosts as ssh does that cannot reach them."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.unreachable: set[str] = set()
 
     def prepare(self, hosts: Sequence[Host], tell: Callable[[str], None]) -> None:
