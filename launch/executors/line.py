@@ -47,7 +47,11 @@ class Line:
         self._starter = starter
         # Without a name: what has none is left by nobody, however this process ends.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``close``
-        self._process: subprocess.Popen[bytes] = starter.start(host, self._log)
+        try:
+            self._process: subprocess.Popen[bytes] = starter.start(host, self._log)
+        except BaseException:
+            self._log.close()
+            raise
         assert self._process.stdout is not None
         assert self._process.stdin is not None
         self._in = self._process.stdin

@@ -158,6 +158,7 @@ class SlowDisk(LocalStarter):
     """Agents whose host h2 takes its time over one thing that ``Workplace`` does on the disk."""
 
     def __init__(self, method: str) -> None:
+        super().__init__()
         self._program = SLOW_DISK.format(method=method)
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:

@@ -41,6 +41,7 @@ class Telling(LocalStarter):
     """Agents that tell the test alone which keys they and their members make, in a file."""
 
     def __init__(self, keys: Path) -> None:
+        super().__init__()
         self._program = AGENT.format(keys=str(keys))
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:

@@ -23,6 +23,7 @@ class OutOfReach(LocalStarter):
     """Agents that cannot be killed from here, as those behind ssh."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.started: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, host: Host, log: BinaryIO) -> subprocess.Popen[bytes]:
