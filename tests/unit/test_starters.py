@@ -9,6 +9,7 @@ import pytest
 
 from launch.executors.starters import LocalStarter
 from launch.hosts import Host
+from tests.waiting import wait_for
 
 
 @pytest.mark.parametrize(("data", "expected"), [("sets/mine", "home"), ("~/sets/mine", "home"), ("/d", "/d")])
@@ -22,7 +23,9 @@ def test_data_are_where_the_doctor_looks_for_them(
     with tempfile.TemporaryFile() as log:
         process = starter.start(Host(name="here", local=True, data=data), log)
         try:
-            environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            place = Path(f"/proc/{process.pid}/environ")
+            # Empty while the kernel puts a program into the process.
+            environment = wait_for(place.read_bytes, 30.0, "an environment").split(b"\0")
         finally:
             starter.abandon(process)
             for stream in (process.stdin, process.stdout):
