@@ -110,6 +110,12 @@ def test_stopped_for_a_while(algorithm: str, tmp_path: Path) -> None:
         time.sleep(max(0.0, STOPPED_S - (time.monotonic() - stopped_s)))
         assert run.poll() is None
         os.kill(pid, signal.SIGCONT)
+
+        def over() -> bool:
+            seen = json.loads(decentral("status", "--json", "--out", str(out)).stdout)
+            return seen["live"]["job"]["stalls"] == []
+
+        wait_for(over, START_S, "the end of the stall")
         brake.touch()
         output, _ = run.communicate(timeout=300)
     finally:
