@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from decentral.clock import NS_PER_S
 from decentral.errors import DecentralError
+from decentral.pacing import Pacer
+
+
+def sent_account(node: int, pacer: Pacer) -> dict[str, Any]:
+    """What ``node`` knows of what it sent: ``node links busy_s sent_bytes``; after the pacer's ``close``."""
+    links = pacer.links
+    rows = {row["node"]: row for row in links.ledger.rows()}
+    busy_s = links.busy_ns[node] / NS_PER_S
+    return {"node": node, "links": rows[node], "busy_s": busy_s, "sent_bytes": pacer.totals.sent_bytes}
 
 
 def link_rows(reports: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -57,19 +57,30 @@ class GrantedFlows:
         self._granted: dict[int, tuple[int, int]] = {}
         self._through: dict[int, int] = {}
         self._ends: list[tuple[int, int, Flow]] = []
+        self._lost: set[int] = set()
 
     def add(self, now_ns: int, flow: Flow) -> None:
         """See Flows."""
         destination, nbytes, sequence = flow.item[:3]
         self._pending[sequence] = flow
         self._uplink.add(now_ns, flow)
-        self.offers.append(Offer(destination, sequence, now_ns, nbytes))
+        if destination in self._lost:
+            self._granted[sequence] = (now_ns, 0)
+        else:
+            self.offers.append(Offer(destination, sequence, now_ns, nbytes))
 
     def grant(self, sequence: int, end_ns: int, service_ns: int) -> None:
         """The receiver's part of a transfer is over; one that was cut meanwhile is ignored."""
         if sequence in self._pending:
             self._granted[sequence] = (end_ns, service_ns)
             self._settle(sequence)
+
+    def lose(self, destination: int, at_ns: int) -> None:
+        """``destination`` has ended and grants nothing any more: transfers to it are the uplink's alone."""
+        self._lost.add(destination)
+        for sequence, flow in list(self._pending.items()):
+            if flow.item.destination == destination and sequence not in self._granted:
+                self.grant(sequence, at_ns, 0)
 
     def next_ns(self) -> int:
         """See Flows."""
@@ -149,6 +160,12 @@ class Downlink:
         if flow is not None:
             self._changed_ns = max(self._changed_ns, at_ns)
             self._flows.cut(self._changed_ns, flow)
+
+    def lose(self, sender: int, at_ns: int) -> None:
+        """``sender`` has ended: what it had on offer takes nothing of the downlink any more."""
+        for other, sequence in list(self._on_offer):
+            if other == sender:
+                self.withdraw(sender, sequence, at_ns)
 
     def next_ns(self) -> int:
         """When ``advance`` has something to do; ``INFINITE_NS``: nothing is on offer."""

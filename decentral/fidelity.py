@@ -119,12 +119,13 @@ def _rate_bps(model: NetworkModel, i: int, j: int) -> float:
     return min(limits)
 
 
-def merge(accounts: Iterable[Mapping[str, Any]], n: int) -> dict[str, Any]:
+def merge(accounts: Iterable[Mapping[str, Any]], n: int, lost: int = 0) -> dict[str, Any]:
     """The content of a job's ``fidelity.json``.
 
     Args:
         accounts: of the nodes that gave one.
         n: number of nodes of the job.
+        lost: how many of them the others went on without; no account is missed of those.
 
     Returns:
         ``verdict``, ``reasons``, ``rate_error_median`` (relative), ``latency_error_ms_median``,
@@ -150,7 +151,7 @@ def merge(accounts: Iterable[Mapping[str, Any]], n: int) -> dict[str, Any]:
     verdict = NOT_TRUSTWORTHY if reasons else TRUSTWORTHY
     if not reasons and measured["latency_error_ms_median"] is None:
         verdict, reasons = NOT_CHECKED, ["no message was transferred, so nothing could be measured"]
-    elif not reasons and len(accounts) < n:
+    elif not reasons and len(accounts) < n - lost:
         verdict = NOT_CHECKED
         reasons = [f"{n - len(accounts)} of {n} nodes ended without an account of how they kept time"]
     return {"verdict": verdict, "reasons": reasons, **measured, "links": links}

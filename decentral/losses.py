@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from decentral.checkpoint.state import Stateful
+from decentral.network.model import INFINITE_NS
 
 
 class Losses(Stateful, Mapping[int, int]):
@@ -49,3 +50,30 @@ class Losses(Stateful, Mapping[int, int]):
         """Real seconds until the next peer is silent; None where all are."""
         now_s = self._clock()
         return min((at_s - now_s for at_s in self._silent_s.values() if at_s > now_s), default=None)
+
+
+class Patience:
+    """Peers that have ended in real time, and for how long they are still waited for.
+
+    Args:
+        patience_ns: as long as this.
+    """
+
+    def __init__(self, patience_ns: int) -> None:
+        self._patience_ns = patience_ns
+        self._until_ns: dict[int, int] = {}
+
+    def begin(self, ended: Iterable[tuple[int, int]]) -> None:
+        """Peers have ended, as was told at these times."""
+        self._until_ns.update((peer, at_ns + self._patience_ns) for peer, at_ns in ended)
+
+    def next_ns(self) -> int:
+        """When the next of them is to be given up; ``INFINITE_NS``: nobody is."""
+        return min(self._until_ns.values(), default=INFINITE_NS)
+
+    def over(self, now_ns: int) -> list[int]:
+        """Those that are to be given up by ``now_ns``, each once."""
+        over = [peer for peer, until_ns in self._until_ns.items() if until_ns <= now_ns]
+        for peer in over:
+            del self._until_ns[peer]
+        return over

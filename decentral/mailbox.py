@@ -42,6 +42,8 @@ class Mailbox:
         self._counts: Counter[int] = Counter()
         self._awaited: set[int] = set()
         self._heard_s = time.monotonic()
+        self._ended: list[tuple[int, int]] = []
+        self._shut_out: set[int] = set()
         self._released = False
         self._failure: BaseException | None = None
 
@@ -50,8 +52,31 @@ class Mailbox:
         with self._news:
             self._heard_s = time.monotonic()
             for message in messages:
-                self._take_in(message, now_ns)
+                if message.sender not in self._shut_out:
+                    self._take_in(message, now_ns)
             self._news.notify_all()
+
+    def lose(self, peer: int, at_ns: int) -> None:
+        """``peer`` has ended; it was told at ``at_ns`` on the node's clock."""
+        with self._news:
+            self._ended.append((peer, at_ns))
+            self._news.notify_all()
+
+    def take_ended(self) -> list[tuple[int, int]]:
+        """Peers of whose end the node has not taken note, and when it was told."""
+        with self._news:
+            ended, self._ended = self._ended, []
+            return ended
+
+    def shut_out(self, peer: int) -> None:
+        """``peer`` is given up: from now on nothing of it is taken in. What is here stays."""
+        with self._news:
+            self._shut_out.add(peer)
+
+    def holds(self, tag: int, count: int) -> bool:
+        """Whether ``count`` messages of ``tag`` are here that were not taken."""
+        with self._news:
+            return self._counts[tag] >= count
 
     def release(self) -> None:
         """All nodes have left."""
@@ -92,10 +117,10 @@ class Mailbox:
             return messages
 
     def wait(self, tag: int, count: int, timeout_s: float | None, what: Callable[[], str]) -> bool:
-        """Block until ``count`` messages of ``tag`` are here, a request is, or ``timeout_s`` are over.
+        """Block until ``count`` messages of ``tag``, a request or a loss are here, or ``timeout_s`` are over.
 
         Returns:
-            False if a request woke it, which is to be served before waiting on.
+            False if a request or a loss woke it, which is to be seen to before waiting on.
 
         Raises:
             StalledError: nothing arrived for the liveness timeout.
@@ -104,7 +129,7 @@ class Mailbox:
             start_s = time.monotonic()
             while self._counts[tag] < count:
                 self.check()
-                if self.requests:
+                if self.requests or self._ended:
                     return False
                 now_s = time.monotonic()
                 left_s = None if timeout_s is None else start_s + timeout_s - now_s
@@ -121,6 +146,20 @@ class Mailbox:
                 self.check()
                 self._news.wait()
             return not self.requests
+
+    def await_rest(self) -> None:
+        """Block until all nodes have left."""
+        with self._news:
+            while not self._released:
+                self.check()
+                self._news.wait()
+
+    def account(self) -> dict[str, list[list[int]]]:
+        """``received`` and ``replaced``: per sender [sender, messages, bytes]."""
+        tallies = {"received": self.received, "replaced": self.replaced}
+        return {
+            name: [[sender, *each] for sender, each in sorted(by.items())] for name, by in tallies.items()
+        }
 
     def _alive_s(self, start_s: float, now_s: float, what: Callable[[], str]) -> float | None:
         if self._timeout_s is None:

@@ -92,6 +92,7 @@ class Pacer:
         self._ends_ns: dict[int, int] = {}
         self._now_ns = 0
         self._processed_ns = 0
+        self._lost: set[int] = set()
 
     @property
     def totals(self) -> Totals:
@@ -116,6 +117,12 @@ class Pacer:
         """
         assert self.granted is not None
         self.granted.grant(sequence, max(end_ns, self._now_ns), service_ns)
+
+    def lose(self, peer: int, at_ns: int) -> None:
+        """``peer`` has ended at ``at_ns``: what is sent to it still uses the link, and arrives at nobody."""
+        self._lost.add(peer)
+        if self.granted is not None:
+            self.granted.lose(peer, max(at_ns, self._now_ns))
 
     def next_ns(self) -> int:
         """When ``advance`` has something to do; ``INFINITE_NS``: not before something is put."""
@@ -151,7 +158,7 @@ class Pacer:
             self._processed_ns = now_ns
             due += [self._due(arrival) for arrival in links.step()]
             self._note_starts(now_ns, followed=True)
-        return due
+        return due if not self._lost else [each for each in due if self._somebody(each)]
 
     def close(self, now_ns: int) -> None:
         """End of the run: what is queued is dropped, what is under way stays in flight.
@@ -170,6 +177,13 @@ class Pacer:
     def _hasten(self, at_ns: int) -> None:
         self._agenda = [(min(when_ns, at_ns), order, put) for when_ns, order, put in self._agenda]
         heapq.heapify(self._agenda)
+
+    def _somebody(self, due: Due) -> bool:
+        """Whether there is somebody at its destination; if not, it is dropped."""
+        there = due.destination not in self._lost
+        if not there:
+            self.links.ledger.at_nobody(self._node, due.destination, due.message.nbytes)
+        return there
 
     def _do(self, put: _Put) -> list[Due]:
         items = [

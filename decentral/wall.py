@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from decentral.accounts import sent_account
 from decentral.clock import NS_PER_S, WallClock
 from decentral.downlink import Downlink
 from decentral.errors import RunFailed
 from decentral.fidelity import cpu_times, node_account
-from decentral.losses import Losses
+from decentral.losses import Losses, Patience
 from decentral.mailbox import Mailbox
 from decentral.medium import Outgoing, Poll, Server
 from decentral.messages import Kind, Message
 from decentral.network.model import INFINITE_NS, NetworkModel, Transfer
 from decentral.pacing import Entry, Pacer
 from decentral.speech import Role, Totals
-from decentral.transports.paced import Receiver, Sender
+from decentral.transports.paced import Sender
+from decentral.transports.receiving import Orders, Receiver
 from decentral.transports.zeromq import ZmqTransport
 
 T = TypeVar("T")
@@ -48,8 +50,9 @@ class WallMedium:
         batch_bytes: most payload that travels together.
         timeout_s: liveness timeout of a wait.
         left: called when this node's rounds are over.
-        released: a descriptor that becomes readable when all nodes have left; it is not read. None: a node
-            that serves does not wait for the others.
+        orders: where the launcher tells that nodes have ended, and that all others have left. None: a node
+            that serves does not wait for them.
+        patience_ns: for how long a node that has ended is still waited for.
         trace: hears, in the sending thread, of every transfer that ended or was cut.
         clock_offset_ns: to be added to this host's monotonic clock to get the one that all hosts share.
     """
@@ -65,7 +68,8 @@ class WallMedium:
         batch_bytes: int,
         timeout_s: float | None,
         left: Callable[[], None] = lambda: None,
-        released: int | None = None,
+        orders: Orders | None = None,
+        patience_ns: int = 0,
         trace: Callable[[Transfer], None] | None = None,
         clock_offset_ns: int = 0,
     ) -> None:
@@ -74,7 +78,8 @@ class WallMedium:
         self._model = model
         self._transport = transport
         self._left = left
-        self._waits = released is not None
+        self._waits = orders is not None
+        self._patience = Patience(patience_ns)
         self._clock = WallClock(clock_offset_ns)
         self._mailbox = Mailbox(node=node, by_round=by_round, timeout_s=timeout_s)
         self._pacer = Pacer(node=node, model=model, trace=trace)
@@ -88,14 +93,14 @@ class WallMedium:
             failed=self._mailbox.fail,
         )
         self._receiver = Receiver(
-            node=node,
+            node,
             transport=transport,
             clock=self._clock,
-            mailbox=self._mailbox,
+            box=self._mailbox,
             sender=self._sender,
-            released=released,
+            orders=orders,
         )
-        self.losses = Losses()  # in real time a run ends with its first failure
+        self.losses = Losses()
         self.missed = 0
         self.interrupted = False
         self._server: Server | None = None
@@ -169,6 +174,7 @@ class WallMedium:
         """Run ``work``; it lasts as long as it takes."""
         result = work(None if self._server is None else self._serve)
         self._serve()
+        self._give_up()
         return result, self._mailbox.take()
 
     def put(
@@ -193,17 +199,23 @@ class WallMedium:
     def collect(self, then_ns: int) -> list[Message]:
         """All messages that have arrived by now."""
         self._serve()
+        self._give_up()
         return self._mailbox.take()
 
     def wait(
         self, *, tag: int, count: int, until_ns: int, then_ns: int, what: Callable[[], str]
     ) -> list[Message]:
         """Block until ``count`` messages tagged ``tag`` have arrived or it is ``until_ns``."""
-        over = False
-        while not over:
-            left_s = None if until_ns >= INFINITE_NS else (until_ns - self.now_ns()) / NS_PER_S
+        while True:
+            self.interrupted = self._give_up()
+            if self.interrupted:
+                return self._mailbox.take()  # the answer to ``tag`` is still awaited
+            wake_ns = min(until_ns, self._patience.next_ns())
+            left_s = None if wake_ns >= INFINITE_NS else (wake_ns - self.now_ns()) / NS_PER_S
             over = self._mailbox.wait(tag, count, left_s, what)
             self._serve()
+            if over and (wake_ns == until_ns or self._mailbox.holds(tag, count)):
+                break
         return self._mailbox.take(tag)
 
     def observe(self, message: Message) -> None:
@@ -222,6 +234,10 @@ class WallMedium:
         while self._server is not None and self._waits and not self._mailbox.await_release():
             self._serve()
 
+    def rest(self) -> None:
+        """Wait until every node that is not lost has left."""
+        self._mailbox.await_rest()
+
     def report(self) -> dict[str, Any]:
         """What became of this node's messages and how well time was kept; plain values. After ``close``.
 
@@ -232,26 +248,30 @@ class WallMedium:
             RunFailed: a thread had ended with an error, so what is known is not all.
         """
         self._mailbox.check()
-        links, node = self._pacer.links, self._node
-        rows = {row["node"]: row for row in links.ledger.rows()}
-        return {
-            "node": node,
-            "links": rows[node],
-            "received": [[sender, *tally] for sender, tally in sorted(self._mailbox.received.items())],
-            "replaced": [[sender, *tally] for sender, tally in sorted(self._mailbox.replaced.items())],
-            "busy_s": links.busy_ns[node] / NS_PER_S,
-            "sent_bytes": self._pacer.totals.sent_bytes,
-            "time_s": self.now_ns() / NS_PER_S,
-            "fidelity": node_account(
-                node=node,
-                model=self._model,
-                transfers=self._pacer.transfers,
-                lateness_ns=self._pacer.lateness_ns,
-                heard=self._mailbox.late_ns,
-                before=self._before,
-                after=self._after,
-            ),
-        }
+        account = node_account(
+            node=self._node,
+            model=self._model,
+            transfers=self._pacer.transfers,
+            lateness_ns=self._pacer.lateness_ns,
+            heard=self._mailbox.late_ns,
+            before=self._before,
+            after=self._after,
+        )
+        sent = sent_account(self._node, self._pacer)
+        return {**sent, **self._mailbox.account(), "time_s": self.now_ns() / NS_PER_S, "fidelity": account}
+
+    def _give_up(self) -> bool:
+        """Whether peers were given up just now, as nobody in a real network would know better before.
+
+        From here on nothing of them is taken in, so that what the node leaves out cannot come after all.
+        """
+        self._patience.begin(self._mailbox.take_ended())
+        now_ns = self.now_ns()
+        over = self._patience.over(now_ns)
+        for peer in over:
+            self._mailbox.shut_out(peer)
+            self.losses.add(peer, now_ns, 0.0)
+        return bool(over)
 
     def _queue(self, entries: Sequence[Entry], *, flush: bool = False, at_ns: int | None = None) -> None:
         def put(now_ns: int) -> None:

@@ -93,11 +93,14 @@ class Members:
         for forked in self._forked.values():
             forked.order(word)
 
-    def order_one(self, number: int, words: Any) -> None:
-        """Send a word, or a list of a word and what belongs to it, to one member; nothing if it has ended."""
-        forked = self._forked.get(number)
-        if forked is not None:
-            forked.order(words)
+    def tell(self, number: int | None, words: Any) -> None:
+        """Send a word, or a list of a word and what belongs to it, to one member, with None to all.
+
+        Nothing is sent to those that have ended.
+        """
+        for forked in self._forked.values():
+            if number in (None, forked.number):
+                forked.order(words)
 
     def stop(self, grace_ms: int) -> None:
         """Ask all to end; kill those that have not after ``grace_ms``."""

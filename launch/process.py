@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -21,13 +20,8 @@ import numpy as np
 
 from decentral.disk import unwritable
 from decentral.errors import Deadlock, DecentralError, Interrupted, PreflightError, StalledError
-from decentral.messages import Message
-from decentral.observer import Observer
-from decentral.records import FileRecorder, refusals
-from decentral.speech import Gone
-from decentral.transports.addresses import Endpoint
-from decentral.transports.wire import ZmqWire
-from decentral.transports.zeromq import FOR_NODES, FOR_OBSERVER, ZmqTransport
+from decentral.records import FileRecorder
+from decentral.transports.zeromq import ZmqTransport
 from decentral.wall import WallMedium
 from launch.assignment import Assignment, Channel
 from launch.board import MemberListener
@@ -35,13 +29,15 @@ from launch.build import (
     Participant,
     Workload,
     build_medium,
-    build_observer,
     build_participant,
+    failure_deadline_ns,
     synchronous,
 )
 from launch.death import report
 from launch.emulator import Emulation
-from launch.saving import NodeSaving, ObserverSaving, TimekeeperSaving
+from launch.joining import meet, open_transport, open_wire
+from launch.observing import observe
+from launch.saving import NodeSaving, TimekeeperSaving
 from launch.timekeeper import Terminated, TimekeeperSocket, cpu_s
 from launch.wall import write_links
 
@@ -56,7 +52,7 @@ def member_main(workload: Workload, assignment: Assignment, line: socket.socket)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _on_terminate)
         n = workload.arm.nodes
-        body = {n: _observe, n + 1: _keep_time}.get(assignment.number, _participate)
+        body = {n: observe, n + 1: _keep_time}.get(assignment.number, _participate)
         body(workload, assignment, channel)
         code = 0
     except Interrupted:
@@ -82,11 +78,11 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     recorder = assignment.log(assignment.folder.node_log(number))
     if assignment.resume is None:
         recorder.write("header", **workload.header(number), run=assignment.run.hex(), core=assignment.core)
-    transport = _transport(workload, assignment, timeout_s=run.liveness_timeout_s)
+    transport = open_transport(workload, assignment, timeout_s=run.liveness_timeout_s)
     if run.clock == "wall":
         _in_real_time(workload, assignment, channel, recorder, transport)
         return
-    wire = _wire(workload, assignment, transport)
+    wire = open_wire(workload, assignment, transport)
     saving = assignment.saving(workload)
     saves = None if saving is None else NodeSaving(saving, wire, recorder, transport.numbers)
     memory = None if saves is None else saves.memory
@@ -95,7 +91,7 @@ def _participate(workload: Workload, assignment: Assignment, channel: Channel) -
     participant = build_participant(
         workload, number, medium=medium, recorder=recorder, listener=listener, memory=memory
     )
-    _meet(channel, transport.endpoint)
+    meet(channel, transport.endpoint)
     wire.connect(assignment.book())
     if saves is not None:
         wire.saves(saves)
@@ -137,17 +133,18 @@ def _in_real_time(
         batch_bytes=workload.batch_bytes,
         timeout_s=run.liveness_timeout_s,
         left=lambda: channel.tell("left"),
-        released=channel.fileno(),
+        orders=channel,
+        patience_ns=failure_deadline_ns(workload),
         clock_offset_ns=assignment.clock_offset_ns,
     )
     listener = MemberListener(channel.tell, assignment.board, assignment.slot)
     participant = build_participant(workload, number, medium=medium, recorder=recorder, listener=listener)
-    _meet(channel, transport.endpoint)
+    meet(channel, transport.endpoint)
     transport.connect(assignment.book())
     medium.start()
     try:
         _run(participant, assignment, save=run.save_models)
-        channel.await_order("rest")
+        medium.rest()
         channel.tell("done")
         channel.await_order("release")
     finally:
@@ -158,64 +155,6 @@ def _in_real_time(
     recorder.close()
 
 
-def _observe(workload: Workload, assignment: Assignment, channel: Channel) -> None:
-    recorder = assignment.log(assignment.folder.metrics)
-    # Evaluations may lie further apart than the liveness timeout; whether nodes live, the agent sees.
-    transport = _transport(workload, assignment, timeout_s=None)
-    observer = build_observer(workload, recorder, resumed=assignment.resume is not None)
-    saving = assignment.saving(workload)
-    saves = None if saving is None else ObserverSaving(saving, observer, recorder, transport.numbers)
-    hears = saves is not None or workload.arm.run.on_node_failure == "continue"
-    wire = _wire(workload, assignment, transport) if hears else None
-    inbox = transport if wire is None else wire
-    _meet(channel, transport.endpoint)
-    inbox.connect(assignment.book())
-    if wire is not None and saves is not None:
-        wire.saves(saves)
-    elif wire is not None:
-        wire.greet()
-    come = list(saves.pending) if saves is not None else []
-    try:
-        while not observer.complete:
-            if come or wire is None:
-                _show(observer, come.pop(0) if come else transport.receive(_what_it_waits_for))
-            else:
-                _watch(observer, wire)
-    except Interrupted:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        recorder.write("end", reason="interrupted", **refusals(inbox.refused))
-        raise
-    recorder.write("end", reason="done", **refusals(inbox.refused))
-    channel.tell("done")
-    channel.await_order("release")
-    transport.close()
-    recorder.close()
-
-
-def _watch(observer: Observer, wire: ZmqWire) -> None:
-    """The next snapshots, or the loss of nodes, of which what they have shown before is taken in first."""
-    lost: list[Gone] = []
-    heard = wire.next(True, _what_it_waits_for, patient=True)
-    while heard is not None:
-        if isinstance(heard, Gone):
-            lost.append(heard)
-        else:
-            assert isinstance(heard, list), "the timekeeper tells the observer nothing of time"
-            _show(observer, heard)
-        heard = wire.next(False, _what_it_waits_for) if lost else None
-    for gone in lost:
-        observer.lose(gone.peer, gone.at_ns)
-
-
-def _show(observer: Observer, snapshots: Sequence[Message]) -> None:
-    for snapshot in snapshots:
-        observer.add(snapshot)
-
-
-def _what_it_waits_for() -> str:
-    return "snapshots of the nodes' models"
-
-
 def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> None:
     recorder = assignment.log(assignment.folder.network)
     emulation = Emulation(workload, assignment.run)
@@ -223,7 +162,7 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     nominal_ns = workload.composition.compute.nominal_ns
     saves = None if saving is None else TimekeeperSaving(saving, emulation, nominal_ns, channel.tell)
     endpoint = TimekeeperSocket(assignment.sockets, assignment.listen, workload.arm.nodes)
-    _meet(channel, endpoint.endpoint)
+    meet(channel, endpoint.endpoint)
     endpoint.connect(assignment.book())
     with Terminated().heeded() as terminated:
         try:
@@ -239,37 +178,6 @@ def _keep_time(workload: Workload, assignment: Assignment, channel: Channel) -> 
     channel.await_order("release", lambda order: endpoint.obey(order, emulation.timekeeper, channel))
     endpoint.close()
     recorder.close()
-
-
-def _transport(workload: Workload, assignment: Assignment, timeout_s: float | None) -> ZmqTransport:
-    n = workload.arm.nodes
-    return ZmqTransport(
-        node=assignment.number,
-        run=assignment.run,
-        folder=assignment.sockets,
-        max_payload_bytes=workload.batch_bytes,
-        timeout_s=timeout_s,
-        listen=assignment.listen,
-        kinds=FOR_OBSERVER if assignment.number == n else FOR_NODES,
-        members=n + 2,
-    )
-
-
-def _wire(workload: Workload, assignment: Assignment, transport: ZmqTransport) -> ZmqWire:
-    return ZmqWire(
-        node=assignment.number,
-        observer=workload.arm.nodes,
-        transport=transport,
-        folder=assignment.sockets,
-        batch_bytes=workload.batch_bytes,
-        timeout_s=workload.arm.run.liveness_timeout_s,
-    )
-
-
-def _meet(channel: Channel, endpoint: Endpoint | None) -> None:
-    address, key = endpoint or (None, None)
-    channel.tell("ready", address, key)
-    channel.await_order("go")
 
 
 def save_model(path: Path, x: np.ndarray[Any, np.dtype[np.float32]]) -> None:

@@ -76,6 +76,7 @@ class Supervisor:
         self._gone_off = False
         self._released = False
         self._left: set[int] = set()
+        self._rested = False
 
     @property
     def over(self) -> bool:
@@ -100,7 +101,7 @@ class Supervisor:
     def left(self, number: int) -> list[Order]:
         """In real time: a node's rounds are over; when all are, nobody needs to be served any more."""
         self._left.add(number)
-        return ["rest"] if len(self._left) == len(self.members) - len(self._others) else []
+        return self._rest()
 
     def done(self, number: int) -> list[Order]:
         """A member has finished its work and waits at the end barrier."""
@@ -180,7 +181,7 @@ class Supervisor:
         return self._fail(cause)
 
     def lost_at(self, number: int, time_s: float) -> None:
-        """The timekeeper says when in emulated time a node was lost."""
+        """When a node was lost: the timekeeper says it in emulated time, the observer in real time."""
         self.lost[number] = replace(self.lost[number], time_s=time_s)
 
     def interrupted(self) -> list[Order]:
@@ -209,7 +210,15 @@ class Supervisor:
                 f"are lost, and a run needs {FEWEST_NODES}"
             )
         gone: list[Order] = [("gone", number) for number in new]
-        return gone + self._release()
+        return gone + self._rest() + self._release()
+
+    def _rest(self) -> list[Order]:
+        """Nobody is served any more once the rounds of all that are not lost are over."""
+        nodes = self.members.keys() - self._others.keys() - self.lost.keys()
+        if self.state != "running" or self._rested or not self._left or nodes - self._left:
+            return []
+        self._rested = True
+        return ["rest"]
 
     def _release(self) -> list[Order]:
         """The end barrier falls once all that are not lost are there."""

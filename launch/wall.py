@@ -32,8 +32,15 @@ def write_links(path: Path, report: Mapping[str, Any]) -> None:
         raise unwritable(path, error) from error
 
 
-def gather(folder: JobFolder, arm: Arm, seed: int, state: str) -> list[str]:
+def gather(folder: JobFolder, arm: Arm, seed: int, state: str, lost: int = 0) -> list[str]:
     """Merge what the nodes of a job reported, also after a run that was cut short.
+
+    Args:
+        folder: the job's.
+        arm: its arm.
+        seed: its seed.
+        state: how it ended.
+        lost: how many nodes the others went on without.
 
     Returns:
         Why the run is not to be trusted; empty where it is.
@@ -46,7 +53,7 @@ def gather(folder: JobFolder, arm: Arm, seed: int, state: str) -> list[str]:
     for i in range(arm.nodes):
         with suppress(OSError, ValueError):  # none, or half of one, of a host that was lost
             reports.append(json.loads(folder.links(i).read_text(encoding="utf-8")))
-    fidelity = merge([report["fidelity"] for report in reports], arm.nodes)
+    fidelity = merge([report["fidelity"] for report in reports], arm.nodes, lost)
     write_links(folder.fidelity, fidelity)
     network, compute = composition.network, composition.compute
     end_s = max((report["time_s"] for report in reports), default=0.0)

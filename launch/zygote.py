@@ -10,7 +10,7 @@ Orders in: ``host`` (name, remote, bind, ports, towards, folder: what the hosts 
 more free ports are counted; modules: that it must have), ``load`` (arm, seed, run, folder, probe, several,
 members, cores, measured_ns, clock_offset_ns, files, resume), ``put`` (path, offset, data: a piece of a file
 for the folder of a host apart), ``fork``, ``go`` (book), ``rest``, ``release``, ``tell`` (member, words: for
-it alone), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
+it alone, or with None for all), ``stop`` (grace_ms until members are killed), ``time``, ``beat``, ``exit``.
 Events out: ``hello`` (facts of the host), ``here`` (disk_free; where there are other hosts: address,
 ports_free, ports_taken), ``time`` (here_ns, of the monotonic clock), ``loaded`` (measured_ns, sample: whether
 hosts agree, apart: this host does not see the run folder), ``sockets`` (their folder), ``ready`` (of a
@@ -159,7 +159,7 @@ class Agent:
             case "stop" if self._members is not None:
                 self._members.stop(order["grace_ms"])
             case "tell" if self._members is not None:
-                self._members.order_one(order["member"], order["words"])
+                self._members.tell(order["member"], order["words"])
             case "go" | "rest" | "release" if self._members is not None:
                 self._refusing(self._pass_on, order)
 

@@ -96,7 +96,8 @@ class RunSettings(Settings):
     first. Seconds are those of ``clock``: emulated ones under the virtual clock, real ones under the wall's.
 
     With ``on_node_failure = "continue"`` the loss of a node does not end the run: the others wait for it for
-    another ``failure_deadline_s`` (default: one nominal compute time) and go on without it.
+    another ``failure_deadline_s`` (default: one nominal compute time) of the run's clock, go on without it,
+    and take in nothing of it any more.
     """
 
     max_rounds: Annotated[int, Field(ge=1, examples=[60])] | None = None
@@ -118,9 +119,6 @@ class RunSettings(Settings):
 
     @model_validator(mode="after")
     def _losses(self) -> RunSettings:
-        if self.on_node_failure == "continue" and self.clock == "wall":
-            expectation = 'nodes go on without a lost one in emulated time only, and run.clock is "wall"'
-            raise refusal(expectation, 'use "stop", or clock = "virtual"', "on_node_failure", "continue")
         given = self.failure_deadline_s
         if self.on_node_failure == "stop" and given is not None:
             expectation = 'has a meaning with on_node_failure = "continue" only'

@@ -1,26 +1,23 @@
-"""The two threads of a node in real time: one sends, by the clock of the emulated links, one receives.
+"""The sending thread of a node in real time, by the clock of the emulated links.
 
-Every socket belongs to one of them; the node's thread only leaves orders and reads its mailbox. All that
-happens to the queue happens in the sending thread, in the order of the stamps that orders got when they were
-left, so neither a signal nor a refill can find it half done: nothing that a flush dropped leaves afterwards,
-and no order is slept through, since orders are taken and the time is read under one lock.
+Every socket belongs to this thread or to the receiving one (``decentral.transports.receiving``); the node's
+thread only leaves orders and reads its mailbox. All that happens to the queue happens here, in the order of
+the stamps that orders got when they were left, so neither a signal nor a refill can find it half done:
+nothing that a flush dropped leaves afterwards, and no order is slept through, since orders are taken and the
+time is read under one lock.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
-import zmq
 
 from decentral.clock import NS_PER_S, WallClock
 from decentral.downlink import Downlink, Grant, Offer
-from decentral.mailbox import Mailbox
 from decentral.messages import MAP_HASH_BYTES, Kind, Message
 from decentral.network.model import INFINITE_NS
 from decentral.pacing import Due, Pacer
@@ -32,7 +29,6 @@ Order: TypeAlias = Callable[[int], None]
 """Something for the sending thread to do, given the clock's time when the order was left."""
 
 _NOTHING = np.zeros(1, dtype=np.float32)
-_CONTROL = (Kind.OFFER, Kind.WITHDRAWAL, Kind.GRANT)
 
 
 class Sender:
@@ -69,6 +65,7 @@ class Sender:
         self._failed = failed
         self._work = threading.Condition()
         self._orders: list[tuple[int, Order]] = []
+        self._lost: set[int] = set()
         self._given = 0
         self._done = 0
         self._totals = Totals(0, 0, 0, 0)
@@ -112,6 +109,8 @@ class Sender:
 
     def tell(self, destination: int, kind: Kind, sequence: int, *, time_ns: int, amount: int = 0) -> None:
         """Send a word on a shared downlink. This thread's."""
+        if destination in self._lost:
+            return
         word = Message(
             self._node, 0, 0, _NOTHING, bytes(MAP_HASH_BYTES), time_ns, kind, sequence=sequence, age=amount
         )
@@ -121,9 +120,19 @@ class Sender:
         """Send a snapshot at once. This thread's."""
         self._transport.send([(destination, [message])])
 
+    def lose(self, peer: int, at_ns: int) -> None:
+        """``peer`` has ended: nothing is handed over to it any more. This thread's order."""
+        self._lost.add(peer)
+        self._transport.disconnect(peer)
+        self.pacer.lose(peer, at_ns)
+        if self._downlink is not None:
+            self._downlink.lose(peer, self._clock.shared_ns())
+
     def hear(self, word: Message, real_ns: int, at_ns: int) -> None:
         """A word on a shared downlink came in at ``real_ns`` on the shared clock. This thread's order."""
         sender, sequence = word.sender, word.sequence
+        if sender in self._lost:
+            return
         if word.kind is Kind.GRANT:
             self.pacer.grant(sequence, at_ns - (real_ns - word.time_ns), word.age)
         elif self._downlink is not None and word.kind is Kind.OFFER:
@@ -199,76 +208,3 @@ class Sender:
 
     def _grant(self, grant: Grant) -> None:
         self.tell(grant.sender, Kind.GRANT, grant.sequence, time_ns=grant.end_ns, amount=grant.service_ns)
-
-
-class Receiver:
-    """The receiving thread: stamps what arrives and puts it into the mailbox.
-
-    Args:
-        node: its id.
-        transport: the node's sockets.
-        clock: the node's, whose shared time is what arrivals are stamped with.
-        mailbox: takes messages.
-        sender: takes words on shared downlinks.
-        released: a descriptor that is readable once all nodes have left; None: nobody tells.
-    """
-
-    def __init__(
-        self,
-        *,
-        node: int,
-        transport: ZmqTransport,
-        clock: WallClock,
-        mailbox: Mailbox,
-        sender: Sender,
-        released: int | None,
-    ) -> None:
-        self._transport = transport
-        self._clock = clock
-        self._mailbox = mailbox
-        self._sender = sender
-        self._released = released
-        self._stop: int | None = None
-        self._thread = threading.Thread(target=self._run, name=f"receiver-{node}", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; blocks. May be called twice."""
-        if self._stop is None:
-            return
-        os.eventfd_write(self._stop, 1)
-        self._thread.join()
-        os.close(self._stop)
-        self._stop = None
-
-    def _run(self) -> None:
-        try:
-            self._receive()
-        except Exception as error:  # whatever it is, the node's thread must hear of it
-            self._mailbox.fail(error)
-
-    def _receive(self) -> None:
-        poller = zmq.Poller()
-        for source in (self._transport.inbox, self._stop, self._released):
-            if source is not None:
-                poller.register(source, zmq.POLLIN)
-        while True:
-            ready = [source for source, _ in poller.poll()]
-            if self._stop in ready:
-                return
-            if self._released in ready:
-                self._mailbox.release()
-                poller.unregister(self._released)
-            while (messages := self._transport.receive_now()) is not None:
-                self._sort(messages, self._clock.shared_ns())
-
-    def _sort(self, messages: list[Message], now_ns: int) -> None:
-        if messages[0].kind in _CONTROL:
-            for word in messages:
-                self._sender.order(partial(self._sender.hear, word, now_ns))
-        else:
-            self._mailbox.deliver(messages, now_ns)

@@ -232,7 +232,9 @@ def _shown(placement: Placement) -> dict[str, str]:
 
 def _with_fidelity(job: Job, outcome: Outcome) -> Outcome:
     try:
-        return replace(outcome, distrust=tuple(gather(job.folder, job.arm, job.seed, outcome.state)))
+        return replace(
+            outcome, distrust=tuple(gather(job.folder, job.arm, job.seed, outcome.state, len(outcome.lost)))
+        )
     except PreflightError as error:  # a full disk; why the run ended must not be lost over it
         if outcome.state != "done":
             return outcome

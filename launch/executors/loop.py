@@ -179,9 +179,11 @@ class JobLoop:
         loss = self._supervisor.lost[node]
         self._display.note(f"node {node} on host {loss.host} {loss.cause}; the others go on without it")
         self._checkpoints.end()
-        timekeeper = self._job.arm.nodes + 1
-        line = self._lines[self._placement.host_of[timekeeper]]
-        line.order("tell", member=timekeeper, words=["gone", node])
+        keeper = self._job.arm.nodes + 1
+        host = self._placement.host_of.get(keeper)  # None in real time, in which all are told at once
+        for name, line in self._lines.items():
+            if host in (None, name):
+                line.order("tell", member=None if host is None else keeper, words=["gone", node])
 
     def _book(self, name: str) -> bytes:
         """How members on host ``name`` reach those on other hosts."""

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from decentral.accounts import link_rows
 from decentral.clock import NS_PER_S, WallClock
 from decentral.errors import DecentralError, RunFailed, StalledError
 from decentral.fidelity import NOT_TRUSTWORTHY, merge
-from decentral.mailbox import Mailbox
 from decentral.messages import Kind, Message
-from decentral.network.model import INFINITE_NS, NetworkModel, Transfer
-from decentral.seeding import Seeds
+from decentral.network.model import INFINITE_NS, Transfer
 from decentral.speech import ANY, Role
 from decentral.transports.batches import Batch
+from decentral.transports.receiving import REST
 from decentral.transports.zeromq import ZmqTransport
-from decentral.wall import WallMedium
+from tests.real_time import (
+    LONG_S,
+    MS,
+    NODES,
+    OBSERVER,
+    Make,
+    Open,
+    Told,
+    fragment,
+    mailbox,
+    make,
+    network,
+    open_transport,
+    receive,
+    start,
+    told,
+)
 
-MS = 1_000_000
-RUN = b"\x00runrunr"
-MAP = b"mapmapma"
-NODES, OBSERVER = 3, 3
-LONG_S = 20.0
-
-
-def fragment(sender: int, value: float = 0.0, *, floats: int = 1, k: int = 0, t: int = 0) -> Message:
-    return Message(sender, t, k, np.full(floats, value, dtype=np.float32), MAP)
-
+__all__ = ["make", "open_transport", "told"]  # fixtures
 
 # The clock
 
@@ -69,10 +69,6 @@ def test_the_clock_runs_from_start_and_stands_still_while_paused(monkeypatch: py
 
 
 # The mailbox
-
-
-def mailbox(*, by_round: bool = False, timeout_s: float | None = LONG_S) -> Mailbox:
-    return Mailbox(node=0, by_round=by_round, timeout_s=timeout_s)
 
 
 def test_messages_are_waited_for_by_round_or_whatever_comes() -> None:
@@ -147,75 +143,6 @@ def test_the_end_of_a_thread_is_not_waited_out() -> None:
 
 
 # Media over sockets
-
-
-def network(*, up: float = np.inf, latency_ms: float = 0.0, **settings: Any) -> NetworkModel:
-    return NetworkModel(
-        n=NODES,
-        uplink_bps=np.full(NODES, up),
-        downlink_bps=np.full(NODES, up),
-        latency_ns=np.array([[round(latency_ms * MS)]]),
-        seeds=Seeds(3),
-        **settings,
-    )
-
-
-Make = Callable[..., WallMedium]
-Open = Callable[[int], ZmqTransport]
-
-
-@pytest.fixture
-def open_transport() -> Iterator[Open]:
-    folder = Path(tempfile.mkdtemp(prefix="wall-"))  # not tmp_path: a socket's path may have 107 bytes
-    transports: list[ZmqTransport] = []
-
-    def open_transport(node: int) -> ZmqTransport:
-        transport = ZmqTransport(
-            node=node, run=RUN, folder=folder, max_payload_bytes=1 << 24, timeout_s=LONG_S
-        )
-        transports.append(transport)
-        return transport
-
-    yield open_transport
-    for transport in transports:
-        transport.close()
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def make(open_transport: Open) -> Iterator[Make]:
-    media: list[WallMedium] = []
-    threads, interval_s = set(threading.enumerate()), sys.getswitchinterval()
-
-    def make(node: int, model: NetworkModel, **settings: Any) -> WallMedium:
-        medium = WallMedium(
-            node=node,
-            observer=OBSERVER,
-            model=model,
-            transport=open_transport(node),
-            batch_bytes=1 << 20,
-            **{"by_round": False, "timeout_s": LONG_S, **settings},
-        )
-        media.append(medium)
-        return medium
-
-    yield make
-    for medium in reversed(media):
-        medium.close()
-    assert set(threading.enumerate()) <= threads
-    assert sys.getswitchinterval() == interval_s
-
-
-def start(*media: WallMedium) -> None:
-    for medium in media:
-        medium.start()
-
-
-def receive(medium: WallMedium, count: int = 1) -> list[Message]:
-    messages: list[Message] = []
-    while len(messages) < count:
-        messages += medium.wait(tag=ANY, count=1, until_ns=INFINITE_NS, then_ns=0, what=lambda: "a message")
-    return messages
 
 
 @pytest.mark.parametrize("contention", ["uplink", "both"])
@@ -378,30 +305,24 @@ def test_snapshots_pass_the_queue(make: Make, open_transport: Open) -> None:
     assert a.totals == (0, 0, 0, 0)
 
 
-def test_who_serves_stays_until_all_have_left(make: Make) -> None:
-    read, write = os.pipe()
-    try:
-        said: list[str] = []
-        a, b = make(0, network()), make(1, network(), released=read, left=lambda: said.append("left"))
-        b.serve(lambda requester, message: fragment(1, 9.0)._replace(kind=Kind.REPLY))
-        start(a, b)
-        a.linger()  # serves nothing: returns
-        b.leave(drop=True)
-        assert said == ["left"]
-        body = threading.Thread(target=b.linger)
-        body.start()
-        for _ in range(3):
-            tag = a.request(1, fragment(0)._replace(kind=Kind.REQUEST))
-            (reply,) = a.wait(tag=tag, count=1, until_ns=INFINITE_NS, then_ns=0, what=str)
-            assert reply.values[0] == 9.0
-        assert body.is_alive()
-        os.write(write, b"!")
-        body.join(LONG_S)
-        assert not body.is_alive()
-        assert os.read(read, 1) == b"!", "the descriptor is only looked at"
-    finally:
-        os.close(read)
-        os.close(write)
+def test_who_serves_stays_until_all_have_left(make: Make, told: Told) -> None:
+    said: list[str] = []
+    a, b = make(0, network()), make(1, network(), orders=told, left=lambda: said.append("left"))
+    b.serve(lambda requester, message: fragment(1, 9.0)._replace(kind=Kind.REPLY))
+    start(a, b)
+    a.linger()  # serves nothing: returns
+    b.leave(drop=True)
+    assert said == ["left"]
+    body = threading.Thread(target=b.linger)
+    body.start()
+    for _ in range(3):
+        tag = a.request(1, fragment(0)._replace(kind=Kind.REQUEST))
+        (reply,) = a.wait(tag=tag, count=1, until_ns=INFINITE_NS, then_ns=0, what=str)
+        assert reply.values[0] == 9.0
+    assert body.is_alive()
+    told.tell(REST)
+    body.join(LONG_S)
+    assert not body.is_alive()
 
 
 def test_leaving_drops_the_queue_or_still_sends_it(make: Make) -> None:
