@@ -120,7 +120,8 @@ class Members:
             self.signal(signal.SIGKILL if now_ms() >= self._kill_at_ms else signal.SIGTERM)
         for forked in self._forked.values():
             self._report_progress(forked)
-        if now_ms() >= self._stalls_due_ms:
+        # One that is stopped is woken up to end, which is not going on.
+        if self._kill_at_ms is None and now_ms() >= self._stalls_due_ms:
             self._stalls_due_ms = now_ms() + int(LOOK_EVERY_S * 1000)
             self._look_for_stalls()
 

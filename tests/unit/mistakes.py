@@ -105,13 +105,6 @@ MISTAKES = [
     Mistake("seeds of one arm", "arm.seeds", "[1]", new="seeds = [1]", step="top of the file"),
     Mistake("settings of another part", "topology.degree", "4", old='"regular"', new='"ring"', step="remove"),
     by_set("injected setting", "topology.n=4", step="set that instead"),
-    Mistake(
-        "lost nodes in real time",
-        "run.on_node_failure",
-        '"continue"',
-        ('run.on_node_failure="continue"', 'run.clock="wall"'),
-        step='use "stop", or clock = "virtual"',
-    ),
     by_set("a deadline for nothing", "run.failure_deadline_s=5.0", step="add that key or remove this one"),
     # wrong types
     by_set("string for an integer", 'nodes="16"', step="remove the quotes"),
