@@ -50,6 +50,9 @@ class Display(Protocol):
     def stalled(self, member: int, what: str | None, for_s: float) -> None:
         """A member does not go on: ``what`` is up with it, for how long already; None: it goes on again."""
 
+    def lost(self, node: int) -> None:
+        """The others go on without ``node``."""
+
     def tick(self) -> None:
         """Time passes: told about once a second while a job runs, also where nothing happens."""
 
@@ -140,6 +143,10 @@ class PlainDisplay:
         self._line(
             f"  {self._progress.name(member)} {f'{what} since {for_s:.0f} s' if what else 'goes on again'}"
         )
+
+    def lost(self, node: int) -> None:
+        """See ``Display``."""
+        self._progress.lost(node)
 
     def tick(self) -> None:
         """See ``Display``."""

@@ -80,6 +80,13 @@ class LiveFile(Display):
         self._progress.stalled(member, what, for_s)
         self._write()
 
+    def lost(self, node: int) -> None:
+        """See ``Display``."""
+        self._display.lost(node)
+        self._end_stall(node)
+        self._progress.lost(node)
+        self._write()
+
     def tick(self) -> None:
         """See ``Display``."""
         self._display.tick()
@@ -168,6 +175,7 @@ class LiveFile(Display):
             "max_rounds": job.max_rounds,
             "score": score,
             "rounds": job.rounds,
+            "lost": sorted(job.lost),
             "hosts": [
                 {
                     "name": name,
@@ -175,8 +183,8 @@ class LiveFile(Display):
                     "members": len(host.members),
                     "alive": host.alive,
                     "nodes": list(host.nodes),
-                    "slowest": min((job.rounds[node] for node in host.nodes), default=None),
-                    "fastest": max((job.rounds[node] for node in host.nodes), default=None),
+                    "slowest": min(job.rounds_of(host.nodes), default=None),
+                    "fastest": max(job.rounds_of(host.nodes), default=None),
                     "heard_s": host.heard_s,
                 }
                 for name, host in job.hosts.items()

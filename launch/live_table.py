@@ -68,6 +68,11 @@ class LiveDisplay:
         self._progress.stalled(member, what, for_s)
         self._draw()
 
+    def lost(self, node: int) -> None:
+        """See ``launch.display.Display``."""
+        self._progress.lost(node)
+        self._draw()
+
     def tick(self) -> None:
         """See ``launch.display.Display``."""
         if self._progress.now() >= self._due_s:

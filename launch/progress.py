@@ -51,28 +51,42 @@ class Job:
     incomplete: dict[int, dict[int, float]] = field(default_factory=dict)  # round -> node -> score
     hosts: dict[str, Host] = field(default_factory=dict)
     stalls: dict[int, Stall] = field(default_factory=dict)  # by member number
+    lost: set[int] = field(default_factory=set)  # nodes that the others go on without
 
     def start(self, nodes: int, max_rounds: int, now_s: float) -> None:
         self.nodes, self.max_rounds, self.started_s, self.state = nodes, max_rounds, now_s, "running"
-        self.rounds = [0] * nodes
+        self.rounds, self.lost = [0] * nodes, set()
 
     def reached(self, node: int, round_: int) -> None:
         """``node`` has finished ``round_`` rounds; what comes late does not turn it back."""
         self.rounds[node] = max(self.rounds[node], round_)
 
     def add_score(self, node: int, round_: int, metric: str, score: float) -> None:
-        """Keep ``score``; a round counts once every node has been evaluated in it and none later has."""
+        """Keep ``score``; a round counts once all that are left were evaluated in it and none later has."""
         if self.score is not None and round_ < self.score[2]:
             return
         scores = self.incomplete.setdefault(round_, {})
         scores[node] = score
-        if len(scores) == self.nodes:
-            self.score = (metric, fmean(scores.values()), round_)
+        if self.left <= scores.keys():
+            self.score = (metric, fmean(scores[node] for node in sorted(self.left)), round_)
             self.incomplete = {r: s for r, s in self.incomplete.items() if r >= round_}
 
     @property
+    def left(self) -> set[int]:
+        """Nodes that are not lost."""
+        return set(range(self.nodes)) - self.lost
+
+    @property
     def slowest(self) -> int:
-        return min(self.rounds, default=0)
+        return min(self.rounds_of(), default=0)
+
+    def rounds_of(self, nodes: Iterable[int] | None = None) -> list[int]:
+        """Finished by those of ``nodes``, or of all, that are not lost."""
+        return [
+            self.rounds[i]
+            for i in (range(len(self.rounds)) if nodes is None else nodes)
+            if i not in self.lost
+        ]
 
     def share(self) -> float:
         """How much of this job is behind us, 0 to 1."""
@@ -80,14 +94,14 @@ class Job:
             return 1.0
         if not self.max_rounds:
             return 0.0
-        return min(1.0, sum(self.rounds) / max(1, self.nodes * self.max_rounds))
+        return min(1.0, sum(self.rounds_of()) / max(1, len(self.left) * self.max_rounds))
 
     def elapsed_s(self, now_s: float) -> float:
         return (now_s if self.ended_s is None else self.ended_s) - self.started_s
 
     def span(self, host: str | None = None) -> str:
         """``10..14 of 60``: rounds finished by the slowest and the fastest node, of all or of one host."""
-        rounds = self.rounds if host is None else [self.rounds[node] for node in self.hosts[host].nodes]
+        rounds = self.rounds_of(None if host is None else self.hosts[host].nodes)
         low, high = min(rounds, default=0), max(rounds, default=0)
         of = f" of {self.max_rounds}" if self.max_rounds else ""
         return f"{low if low == high else f'{low}..{high}'}{of}"
@@ -97,7 +111,7 @@ class Job:
 
         Of ``names``, the first of several; both empty where none of them has nodes.
         """
-        rounds = {name: [self.rounds[node] for node in self.hosts[name].nodes] for name in names}
+        rounds = {name: self.rounds_of(self.hosts[name].nodes) for name in names}
         rounds = {name: here for name, here in rounds.items() if here}
         if not rounds:
             return "", ""
@@ -109,7 +123,7 @@ class Job:
         """``20 nodes, round 10..14 of 60, running``, of one host."""
         host = self.hosts[name]
         nodes = f"{len(host.nodes)} node{'' if len(host.nodes) == 1 else 's'}"
-        return f"{nodes}, {f'round {self.span(name)}, ' if host.nodes else ''}{host.state}"
+        return f"{nodes}, {f'round {self.span(name)}, ' if self.rounds_of(host.nodes) else ''}{host.state}"
 
     def quality(self) -> str:
         """The score, or the training loss as long as no evaluation is complete."""
@@ -182,6 +196,13 @@ class Progress:
             self.running.stalls.pop(member, None)
         else:
             self.running.stalls[member] = Stall(what, self.now() - for_s)
+
+    def lost(self, node: int) -> None:
+        """The others go on without ``node``."""
+        if self.running is not None:
+            self.running.lost.add(node)
+            self.running.losses.pop(node, None)
+            self.running.stalls.pop(node, None)
 
     def name(self, member: int) -> str:
         """``node 3 on host h2``; the host where one was named."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from launch.placement import ranges
 from launch.progress import duration
 from launch.protocol import SILENCE_S
 from launch.runs import Seen
@@ -95,7 +96,8 @@ def _live(live: dict[str, Any], now_s: float) -> Iterator[str]:
     job = live.get("job")
     if job is not None:
         of = f" of {job['max_rounds']}" if job["max_rounds"] else ""
-        low, high = min(job["rounds"], default=0), max(job["rounds"], default=0)
+        rounds = [round_ for node, round_ in enumerate(job["rounds"]) if node not in job["lost"]]
+        low, high = min(rounds, default=0), max(rounds, default=0)
         score = job["score"]
         quality = f", {score['metric']} {score['value']:.4g} in round {score['round']}" if score else ""
         yield (
@@ -104,6 +106,8 @@ def _live(live: dict[str, Any], now_s: float) -> Iterator[str]:
         )
         for host in job["hosts"]:
             yield f"  host     {_host(host, now_s)}"
+        if job["lost"]:
+            yield f"  lost     node{'s' * (len(job['lost']) > 1)} {ranges(job['lost'])}; the others go on"
         for stall in job["stalls"]:
             yield f"  stalled  {stall['name']} {stall['what']} since {now_s - stall['since_s']:.0f} s"
     if now_s - live["written_s"] > SILENT_S:
@@ -113,7 +117,7 @@ def _live(live: dict[str, Any], now_s: float) -> Iterator[str]:
 def _host(host: dict[str, Any], now_s: float) -> str:
     alive = f"{host['alive']} of {host['members']}" if host["alive"] is not None else str(host["members"])
     parts = [f"{host['name']}: {host['state']}", f"{alive} processes", f"{len(host['nodes'])} nodes"]
-    if host["nodes"]:
+    if host["slowest"] is not None:
         parts.append(f"round {_span(host['slowest'], host['fastest'])}")
     return f"{', '.join(parts)}, heard {max(0.0, now_s - host['heard_s']):.0f} s ago"
 

@@ -177,6 +177,7 @@ class JobLoop:
 
     def _go_on_without(self, node: int) -> None:
         loss = self._supervisor.lost[node]
+        self._display.lost(node)
         self._display.note(f"node {node} on host {loss.host} {loss.cause}; the others go on without it")
         self._checkpoints.end()
         keeper = self._job.arm.nodes + 1
@@ -214,9 +215,8 @@ class JobLoop:
             self._lost(line, line.how_it_ended())
 
     def _show_alive(self, name: str) -> None:
-        members = self._supervisor.members
-        alive = sum(members[m].phase is not Phase.EXITED for m in self._placement.members_on(name))
-        self._display.host(name, None, alive)
+        here = [self._supervisor.members[member] for member in self._placement.members_on(name)]
+        self._display.host(name, None, sum(member.phase is not Phase.EXITED for member in here))
 
     def _at_work(self, line: Line) -> bool:
         """Whether nodes of a host have not ended; to send what they wrote may take as long as it takes."""

@@ -140,6 +140,24 @@ def test_the_ends_of_the_field_who_stands_out_and_what_is_stalled(
     ]
 
 
+def test_what_is_left_of_a_run_without_lost_nodes(stream: io.StringIO, clock: ManualClock) -> None:
+    display = PlainDisplay(stream, every_s=5.0, now=clock)
+    display.plan([("EL", 1)], nodes=3, max_rounds=10)
+    display.job_started("EL", 1, 3, 10)
+    display.hosts({"h1": (0, 3, 4), "h2": (1,), "h3": (2,)})
+    for node, round_ in enumerate((2, 5, 5)):
+        display.progress(node, round_, 3.0)
+    display.lost(0)
+    for node in (1, 2):
+        display.evaluated(node, 5, "acc", 0.5, 1.0)
+    clock.now_s += 6.0
+    display.tick()
+    assert [line.partition("]")[2].strip() for line in lines(stream)[-2:]] == [
+        "EL seed 1 (1 of 1): round 5 of 10, acc 0.5 in round 5, about 0:00:06 left",
+        "3 hosts: slowest h2 round 5, fastest h2 round 5",
+    ]
+
+
 def test_hosts_without_nodes_and_none_that_is_left(stream: io.StringIO, clock: ManualClock) -> None:
     """Observer and timekeeper on a host of their own are behind nobody."""
     display = PlainDisplay(stream, every_s=5.0, now=clock)

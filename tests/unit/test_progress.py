@@ -49,6 +49,18 @@ class TestJob:
             job.add_score(1, 10, "acc", score)
         assert job.score == ("acc", pytest.approx(0.6), 10)
 
+    def test_lost_nodes_are_not_waited_for(self) -> None:
+        job = self.started(3)
+        for node, round_ in enumerate((2, 6, 8)):
+            job.reached(node, round_)
+        job.add_score(1, 5, "acc", 0.2)
+        job.lost.add(0)
+        job.add_score(2, 5, "acc", 0.4)
+        assert job.score == ("acc", pytest.approx(0.3), 5)
+        assert job.span() == "6..8 of 10"
+        assert job.slowest == 6
+        assert job.share() == pytest.approx(0.7)
+
 
 class TestRemaining:
     def test_counts_rounds_of_all_nodes_and_jobs(self, clock: ManualClock) -> None:

@@ -168,6 +168,24 @@ class TestStatus:
         assert "the launcher has said nothing for 10 s" in text
         assert as_json(seen)["live"]["job"]["rounds"] == [5, 0, 0]
 
+    def test_running_without_lost_nodes(self, launcher: subprocess.Popen[str], tmp_path: Path) -> None:
+        shown = LiveFile(RunFolder(tmp_path / "run"), SilentDisplay(), now=lambda: 1000.0)
+        shown.plan([("EL", 1)], nodes=5, max_rounds=10)
+        shown.job_started("EL", 1, 5, 10)
+        shown.hosts({"h1": (0, 1, 2), "h2": (3, 4), "h3": (5, 6)})
+        for node, round_ in enumerate((7, 2, 8, 4, 3)):
+            shown.progress(node, round_, 1.0)
+        shown.stalled(3, "is stopped (SIGSTOP)", 2.0)
+        for node in (1, 3, 4):
+            shown.lost(node)
+        assert [stall["member"] for stall in shown.stalls] == [3], "it is over"
+        text = "\n".join(lines(look(tmp_path / "run"), now_s=1000.0))
+        assert "round 7..8 of 10" in text
+        assert "h1: starting, 3 processes, 3 nodes, round 7..8, heard" in text
+        assert "h2: starting, 2 processes, 2 nodes, heard" in text
+        assert "lost     nodes 1, 3-4; the others go on" in text
+        assert "stalled" not in text
+
     def test_a_stopped_launcher(self, launcher: subprocess.Popen[str], tmp_path: Path) -> None:
         launcher.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, launcher.pid, os.WSTOPPED | os.WNOWAIT)
