@@ -80,7 +80,9 @@ class GrantedFlows:
         self._lost.add(destination)
         for sequence, flow in list(self._pending.items()):
             if flow.item.destination == destination and sequence not in self._granted:
-                self.grant(sequence, at_ns, 0)
+                self.grant(
+                    sequence, at_ns, at_ns - flow.start_ns
+                )  # nobody knows how long it should have been
 
     def next_ns(self) -> int:
         """See Flows."""

@@ -153,7 +153,7 @@ def merge(accounts: Iterable[Mapping[str, Any]], n: int, lost: int = 0) -> dict[
         verdict, reasons = NOT_CHECKED, ["no message was transferred, so nothing could be measured"]
     elif not reasons and len(accounts) < n - lost:
         verdict = NOT_CHECKED
-        reasons = [f"{n - len(accounts)} of {n} nodes ended without an account of how they kept time"]
+        reasons = [f"{n - lost - len(accounts)} of {n} nodes ended without an account of how they kept time"]
     return {"verdict": verdict, "reasons": reasons, **measured, "links": links}
 
 

@@ -11,7 +11,7 @@ from decentral.network.model import INFINITE_NS
 
 
 class Losses(Stateful, Mapping[int, int]):
-    """Lost peers, each with the emulated time from which on nothing is expected of it.
+    """Lost peers, each with the time from which on nothing is expected of it.
 
     Args:
         clock: real seconds.

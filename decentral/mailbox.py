@@ -59,6 +59,7 @@ class Mailbox:
     def lose(self, peer: int, at_ns: int) -> None:
         """``peer`` has ended; it was told at ``at_ns`` on the node's clock."""
         with self._news:
+            self._heard_s = time.monotonic()
             self._ended.append((peer, at_ns))
             self._news.notify_all()
 
@@ -71,6 +72,7 @@ class Mailbox:
     def shut_out(self, peer: int) -> None:
         """``peer`` is given up: from now on nothing of it is taken in. What is here stays."""
         with self._news:
+            self._heard_s = time.monotonic()
             self._shut_out.add(peer)
 
     def holds(self, tag: int, count: int) -> bool:
@@ -116,8 +118,16 @@ class Mailbox:
             self._awaited.discard(tag)
             return messages
 
-    def wait(self, tag: int, count: int, timeout_s: float | None, what: Callable[[], str]) -> bool:
+    def wait(
+        self, tag: int, count: int, timeout_s: float | None, what: Callable[[], str], *, patient: bool = False
+    ) -> bool:
         """Block until ``count`` messages of ``tag``, a request or a loss are here, or ``timeout_s`` are over.
+
+        Args:
+            tag, count: what is waited for.
+            timeout_s: None: for ever.
+            what: words it.
+            patient: however long nothing arrives, as a peer that has ended is still waited for.
 
         Returns:
             False if a request or a loss woke it, which is to be seen to before waiting on.
@@ -135,7 +145,7 @@ class Mailbox:
                 left_s = None if timeout_s is None else start_s + timeout_s - now_s
                 if left_s is not None and left_s <= 0:
                     break
-                alive_s = self._alive_s(start_s, now_s, what)
+                alive_s = None if patient else self._alive_s(start_s, now_s, what)
                 self._news.wait(min((each for each in (left_s, alive_s) if each is not None), default=None))
             return True
 

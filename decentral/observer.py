@@ -74,6 +74,8 @@ class Observer(Stateful):
         """Take one snapshot; scores what it completes."""
         if message.kind not in (Kind.SNAPSHOT, Kind.FINAL):
             return  # not for an observer
+        if message.sender not in self._living and message.sender not in self._finals:
+            return  # a host that was given up may live on for a while
         if message.kind is Kind.FINAL:
             self._finals[message.sender] = message
         elif self._grid is None:

@@ -212,7 +212,7 @@ class WallMedium:
                 return self._mailbox.take()  # the answer to ``tag`` is still awaited
             wake_ns = min(until_ns, self._patience.next_ns())
             left_s = None if wake_ns >= INFINITE_NS else (wake_ns - self.now_ns()) / NS_PER_S
-            over = self._mailbox.wait(tag, count, left_s, what)
+            over = self._mailbox.wait(tag, count, left_s, what, patient=wake_ns < until_ns)
             self._serve()
             if over and (wake_ns == until_ns or self._mailbox.holds(tag, count)):
                 break
@@ -233,6 +233,7 @@ class WallMedium:
         self._serve()
         while self._server is not None and self._waits and not self._mailbox.await_release():
             self._serve()
+        self._give_up()
 
     def rest(self) -> None:
         """Wait until every node that is not lost has left."""

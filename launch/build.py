@@ -21,6 +21,9 @@ from decentral.virtual import VirtualMedium
 from decentral.wire import Wire
 from launch.workload import Workload, load_workload
 
+WALL_DEADLINE_S = 1.0
+"""How long a lost node is waited for in real time where nobody says."""
+
 __all__ = ["Participant", "Workload", "load_workload"]
 
 
@@ -60,9 +63,11 @@ def limit_ns(workload: Workload) -> int:
 
 
 def failure_deadline_ns(workload: Workload) -> int:
-    """For how long in emulated time nodes wait for a lost one."""
-    given_s, nominal_ns = workload.arm.run.failure_deadline_s, workload.composition.compute.nominal_ns
-    return nominal_ns if given_s is None else max(1, round(given_s * NS_PER_S))
+    """For how long on the run's clock nodes wait for a lost one."""
+    run = workload.arm.run
+    if run.failure_deadline_s is None and run.clock == "virtual":
+        return workload.composition.compute.nominal_ns
+    return max(1, round((run.failure_deadline_s or WALL_DEADLINE_S) * NS_PER_S))
 
 
 def build_medium(workload: Workload, node: int, wire: Wire) -> VirtualMedium:

@@ -93,12 +93,13 @@ class _Ends:
                 self.heed(order)
 
     def heed(self, order: list[Any]) -> None:
-        """A node has ended."""
-        word, node = order
+        """Nodes have ended; when, is told in real time since the start barrier, with all pauses."""
+        word, *nodes = order
         if word == GONE:
             at_ns = self._clock.now_ns()
-            self._observer.lose(node, at_ns)
-            self._channel.tell("lost", node, at_ns / NS_PER_S)
+            for node in nodes:
+                self._observer.lose(node, at_ns)
+                self._channel.tell("lost", node, at_ns / NS_PER_S)
 
 
 def _hear(observer: Observer, wire: ZmqWire) -> None:

@@ -206,7 +206,7 @@ class Supervisor:
         if nodes - len(self.lost) < FEWEST_NODES:
             first = next(iter(self.lost.values()))
             return self._fail(
-                f"node {first.node} on host {first.host} {first.cause}; {len(self.lost)} of {nodes} nodes "
+                f"{first.sentence}; {len(self.lost)} of {nodes} nodes "
                 f"are lost, and a run needs {FEWEST_NODES}"
             )
         gone: list[Order] = [("gone", number) for number in new]

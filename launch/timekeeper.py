@@ -187,12 +187,13 @@ class TimekeeperSocket:
         match order:
             case ["checkpoint", int(number), int(rounds), int(least)] if saving is not None:
                 saving.ask(number, rounds, least)
-            case ["gone", int(node)]:
-                self._order([] if saving is None else saving.leader.lose(node))
-                at_ns = timekeeper.lose(node)
-                line.tell("lost", node, at_ns / NS_PER_S)
-                self._tell([Gone(self._n, node, at_ns)])  # the observer
-                if timekeeper.over:  # nodes may still wait for payloads of it
+            case ["gone", *nodes]:
+                for node in nodes:
+                    self._order([] if saving is None else saving.leader.lose(node))
+                    at_ns = timekeeper.lose(node)
+                    line.tell("lost", node, at_ns / NS_PER_S)
+                    self._tell([Gone(self._n, node, at_ns)])  # the observer
+                if timekeeper.over:  # nodes may still wait for payloads of them
                     self._tell(timekeeper.advance())
 
     def _tell(self, tellings: Iterable[Telling]) -> None:

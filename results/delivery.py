@@ -25,6 +25,9 @@ FAST, SLOW, ALIKE, UNLIMITED = "fast", "slow", "all", "unlimited"
 def accounting(run: Run) -> pd.DataFrame:
     """One row per job with a network log: ``network.LINK_COUNTERS`` summed over its links, and what was sent.
 
+    Nodes are those that it tells of: of one that was killed in real time nobody knows what became of its
+    messages, so that neither they nor what its log counts is in any column.
+
     Returns:
         arm, seed, nodes, the counters, ``sent`` (messages, as the nodes count them; NaN where they do not)
         and ``sent_bytes``.
@@ -33,11 +36,13 @@ def accounting(run: Run) -> pd.DataFrame:
     table = groups[list(LINK_COUNTERS)].sum().reset_index()
     uplinks = run.network.uplinks.groupby(JOB, observed=True, sort=True)
     sent = uplinks["sent_bytes"].sum(min_count=1).reset_index()
-    messages = last_counters(run).groupby(JOB, observed=True, sort=True)["sent"].sum(min_count=1)
+    told = run.network.uplinks[[*JOB, "node"]].drop_duplicates()
+    counters = last_counters(run).merge(told, on=[*JOB, "node"])
+    messages = counters.groupby(JOB, observed=True, sort=True)["sent"].sum(min_count=1)
     table = table.merge(sent, on=JOB, how="left").merge(messages.reset_index(), on=JOB, how="left")
-    sizes = {(job.arm, job.seed): job.nodes for job in run.jobs}
-    counts = [sizes[arm, seed] for arm, seed in zip(table["arm"], table["seed"], strict=True)]
-    table.insert(2, "nodes", np.array(counts, dtype=np.int64))
+    counts = told.groupby(JOB, observed=True, sort=True).size().rename("nodes")
+    table = table.merge(counts.reset_index(), on=JOB, how="left")
+    table.insert(2, "nodes", table.pop("nodes"))
     return table
 
 

@@ -96,8 +96,8 @@ class RunSettings(Settings):
     first. Seconds are those of ``clock``: emulated ones under the virtual clock, real ones under the wall's.
 
     With ``on_node_failure = "continue"`` the loss of a node does not end the run: the others wait for it for
-    another ``failure_deadline_s`` (default: one nominal compute time) of the run's clock, go on without it,
-    and take in nothing of it any more.
+    another ``failure_deadline_s`` of the run's clock (default: one nominal compute time, under the wall
+    clock 1 s), go on without it, and take in nothing of it any more.
     """
 
     max_rounds: Annotated[int, Field(ge=1, examples=[60])] | None = None

@@ -17,7 +17,7 @@ from decentral.transports.paced import Sender
 from decentral.transports.zeromq import ZmqTransport
 
 REST, GONE = "rest", "gone"
-"""Orders of the launcher: all nodes that are not lost have left; a node has ended (``[GONE, node]``)."""
+"""Orders of the launcher: all nodes that are not lost have left; nodes have ended (``[GONE, *nodes]``)."""
 
 
 class Orders(Protocol):
@@ -109,11 +109,12 @@ class Receiver:
             if order == REST:
                 self._mailbox.release()
                 return True
-            word, peer = order
+            word, *peers = order
             if word != GONE:
                 raise RunFailed(f"a node in real time was ordered to {word!r}, expected {REST!r} or {GONE!r}")
-            at_ns = self._sender.order(partial(self._sender.lose, peer))
-            self._mailbox.lose(peer, at_ns)
+            for peer in peers:
+                at_ns = self._sender.order(partial(self._sender.lose, peer))
+                self._mailbox.lose(peer, at_ns)
         return False
 
     def _sort(self, messages: list[Message], now_ns: int) -> None:

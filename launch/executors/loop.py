@@ -157,9 +157,10 @@ class JobLoop:
     def _carry_out(self, orders: list[Order]) -> None:
         interrupted = self._supervisor.state == "interrupted"
         grace_ms = INTERRUPT_GRACE_MS if interrupted else FAILURE_GRACE_MS
+        if gone := [order[1] for order in orders if isinstance(order, tuple)]:
+            self._go_on_without(gone)
         for order in orders:
             if isinstance(order, tuple):
-                self._go_on_without(order[1])
                 continue
             if order == "go":
                 self._checkpoints.begin()
@@ -175,21 +176,20 @@ class JobLoop:
                 else:
                     line.order(order)
 
-    def _go_on_without(self, node: int) -> None:
-        loss = self._supervisor.lost[node]
-        self._display.lost(node)
-        self._display.note(f"node {node} on host {loss.host} {loss.cause}; the others go on without it")
+    def _go_on_without(self, nodes: list[int]) -> None:
+        for loss in [self._supervisor.lost[node] for node in nodes]:
+            self._display.lost(loss.node)
+            self._display.note(f"{loss.sentence}; the others go on without it")
         self._checkpoints.end()
         keeper = self._job.arm.nodes + 1
         host = self._placement.host_of.get(keeper)  # None in real time, in which all are told at once
         for name, line in self._lines.items():
             if host in (None, name):
-                line.order("tell", member=None if host is None else keeper, words=["gone", node])
+                line.order("tell", member=None if host is None else keeper, words=["gone", *nodes])
 
     def _book(self, name: str) -> bytes:
         """How members on host ``name`` reach those on other hosts."""
-        host_of = self._placement.host_of
-        return encode_book({m: end for m, end in self._reached.items() if host_of[m] != name})
+        return encode_book({m: end for m, end in self._reached.items() if self._placement.host_of[m] != name})
 
     def _interrupt(self) -> None:
         self._interruption.drain()

@@ -291,6 +291,18 @@ def test_a_node_that_is_lost_after_its_final_model_counts() -> None:
     assert recorder.events[-1]["models"] == 2
 
 
+@pytest.mark.parametrize("kind", [Kind.SNAPSHOT, Kind.FINAL])
+def test_what_a_lost_node_shows_afterwards_does_not_count(kind: Kind) -> None:
+    """A host that was given up, because its line to the launcher is cut, may live on for a while."""
+    made, evaluation, recorder = observer(2)
+    made.lose(1, 0)
+    made.add(snapshot(1, 1, [4.0], kind))
+    made.add(snapshot(0, 1, [2.0], Kind.FINAL))
+    assert made.complete
+    assert [(event["final"], event["models"]) for event in recorder.events] == [(True, 1)]
+    assert [float(x[0]) for x, _ in evaluation.seen] == [2.0]
+
+
 def test_the_grid_goes_on_without_a_lost_node() -> None:
     """It counts at the instants that it has passed, also where the others were not there yet."""
     made, _, recorder = observer(2, GRID)

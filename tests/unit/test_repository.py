@@ -142,6 +142,7 @@ def test_no_placeholder_is_left() -> None:
 
 LEAKY_TESTS = """
 import socket, subprocess, tempfile
+from pathlib import Path
 kept = []
 
 def test_clean(tmp_path):
@@ -159,7 +160,10 @@ def test_temporary_file():
     kept.append(tempfile.mkstemp())
 
 def test_orphan():
-    subprocess.run(["sh", "-c", "sleep 5 >/dev/null 2>&1 </dev/null &"], check=True)
+    words = "sleep 5 >/dev/null 2>&1 </dev/null & echo $!"
+    orphan = subprocess.run(["sh", "-c", words], check=True, capture_output=True, text=True).stdout.strip()
+    while not Path(f"/proc/{orphan}/cmdline").read_bytes().startswith(b"sleep"):
+        pass  # in the middle of exec a process shows no environment, by which it is known
 """
 
 

@@ -90,6 +90,24 @@ def test_the_accounting_is_the_sum_over_links(run: Run) -> None:
     assert per_node["delivered_per_node"] == row["delivered_bytes"] / 4
 
 
+def test_the_accounting_is_of_the_nodes_that_it_tells_of(tmp_path: Path) -> None:
+    """One that was killed in real time gave no account: what its log counts would not match the others'."""
+    folder = EMULATED.write(tmp_path / "run")
+    path = log_of(folder)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    kept = [line for line in lines if line["event"] not in ("uplink", "links") or line["node"] != 0]
+    assert len(kept) < len(lines)
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    whole, less = read_run(EMULATED.write(tmp_path / "whole")), read_run(folder)
+    row = accounting(less).set_index(["arm", "seed"]).loc[("divshare", 1)]
+    before = accounting(whole).set_index(["arm", "seed"]).loc[("divshare", 1)]
+    assert (before["nodes"], row["nodes"]) == (4, 3)
+    assert row["made"] == 3 * 19 * 6
+    assert row["sent"] * SIZE == row["sent_bytes"]
+    per_node = bytes_per_node(less).set_index(["arm", "seed"]).loc[("divshare", 1)]
+    assert per_node["made_per_node"] == 114 * SIZE
+
+
 def test_utilisation_tells_fast_from_slow(run: Run) -> None:
     table = utilisation(run).set_index(["arm", "rate_class"])
     fast, slow = table.loc[("divshare", FAST)], table.loc[("divshare", SLOW)]

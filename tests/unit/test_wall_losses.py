@@ -10,7 +10,7 @@ import pytest
 from decentral.accounts import link_rows
 from decentral.clock import NS_PER_S
 from decentral.downlink import Downlink
-from decentral.errors import RunFailed
+from decentral.errors import RunFailed, StalledError
 from decentral.fidelity import NOT_CHECKED, merge
 from decentral.losses import Patience
 from decentral.messages import Kind
@@ -135,9 +135,30 @@ def test_what_a_lost_sender_had_on_offer_takes_nothing_of_the_downlink() -> None
     assert downlink.next_ns() == INFINITE_NS
 
 
+def test_what_a_dead_receiver_held_up_is_no_error_of_the_links() -> None:
+    pacer = Pacer(node=0, model=paced.network(up=1e6, down=1e6, contention="both"))
+    pacer.put(0, paced.entries(0, (1, 0, 1250)))
+    pacer.advance(60 * MS)
+    pacer.lose(1, 6000 * MS)
+    pacer.advance(6000 * MS)
+    ((to, link),) = pacer.transfers
+    assert (to, link.asked_ns) == (1, 6000 * MS), "as long as it took, since nobody knows better"
+    pacer.close(6000 * MS)
+
+
 def test_no_account_is_missed_of_lost_nodes() -> None:
     assert merge([], 2)["verdict"] == NOT_CHECKED
     assert merge([], 2, 2)["reasons"] == merge([], 0)["reasons"]
+
+
+def test_silence_is_nobodys_fault_while_a_lost_node_is_waited_for() -> None:
+    box = mailbox(by_round=True, timeout_s=0.05)
+    assert box.wait(0, 1, 0.3, str, patient=True), "the time is over"
+    with pytest.raises(StalledError):
+        box.wait(0, 1, 0.3, str)
+    box.lose(1, 0)
+    assert box.take_ended() == [(1, 0)]
+    assert box.wait(0, 1, 0.01, str), "the time is over"
 
 
 # Media over sockets
@@ -158,6 +179,19 @@ def test_who_waits_is_interrupted_when_the_lost_node_is_given_up(make: Make, tol
     assert a.losses.by(a.now_ns()) == {2}
     a.wait(tag=0, count=1, until_ns=a.now_ns() + 10 * MS, then_ns=0, what=str)
     assert not a.interrupted, "once for each loss"
+
+
+def test_who_waits_for_a_lost_node_for_longer_than_for_a_silent_one_is_not_stalled(
+    make: Make, told: Told
+) -> None:
+    a = make(0, network(), by_round=True, orders=told, patience_ns=400 * MS, timeout_s=0.15)
+    start(a)
+    told.tell([GONE, 1, 2])
+    a.wait(tag=0, count=1, **FOR_EVER)
+    assert a.interrupted
+    assert set(a.losses) == {1, 2}
+    with pytest.raises(StalledError):
+        a.wait(tag=0, count=1, **FOR_EVER)
 
 
 def test_who_has_all_it_waits_for_is_not_interrupted(make: Make, told: Told) -> None:
