@@ -80,9 +80,8 @@ class GrantedFlows:
         self._lost.add(destination)
         for sequence, flow in list(self._pending.items()):
             if flow.item.destination == destination and sequence not in self._granted:
-                self.grant(
-                    sequence, at_ns, at_ns - flow.start_ns
-                )  # nobody knows how long it should have been
+                # As long as it took: nobody knows how long it should have taken.
+                self.grant(sequence, at_ns, at_ns - flow.start_ns)
 
     def next_ns(self) -> int:
         """See Flows."""

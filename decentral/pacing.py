@@ -66,6 +66,7 @@ class Pacer:
         links: the emulated links; all but this node's are idle.
         transfers: what was asked of and achieved by those that were delivered, per destination.
         lateness_ns: by how much events were processed after their time.
+        lost: peers that have ended.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Pacer:
         self._ends_ns: dict[int, int] = {}
         self._now_ns = 0
         self._processed_ns = 0
-        self._lost: set[int] = set()
+        self.lost: set[int] = set()
 
     @property
     def totals(self) -> Totals:
@@ -120,7 +121,7 @@ class Pacer:
 
     def lose(self, peer: int, at_ns: int) -> None:
         """``peer`` has ended at ``at_ns``: what is sent to it still uses the link, and arrives at nobody."""
-        self._lost.add(peer)
+        self.lost.add(peer)
         if self.granted is not None:
             self.granted.lose(peer, max(at_ns, self._now_ns))
 
@@ -158,7 +159,7 @@ class Pacer:
             self._processed_ns = now_ns
             due += [self._due(arrival) for arrival in links.step()]
             self._note_starts(now_ns, followed=True)
-        return due if not self._lost else [each for each in due if self._somebody(each)]
+        return due if not self.lost else [each for each in due if self._somebody(each)]
 
     def close(self, now_ns: int) -> None:
         """End of the run: what is queued is dropped, what is under way stays in flight.
@@ -180,7 +181,7 @@ class Pacer:
 
     def _somebody(self, due: Due) -> bool:
         """Whether there is somebody at its destination; if not, it is dropped."""
-        there = due.destination not in self._lost
+        there = due.destination not in self.lost
         if not there:
             self.links.ledger.at_nobody(self._node, due.destination, due.message.nbytes)
         return there

@@ -96,7 +96,7 @@ class WallMedium:
             node,
             transport=transport,
             clock=self._clock,
-            box=self._mailbox,
+            mailbox=self._mailbox,
             sender=self._sender,
             orders=orders,
         )

@@ -41,7 +41,7 @@ def observe(workload: Workload, assignment: Assignment, channel: Channel) -> Non
         wire.saves(saves)
     elif wire is not None:
         wire.greet()
-    ends = _Ends(observer, transport, channel)
+    losses = _LossesInRealTime(observer, transport, channel)
     come = list(saves.pending) if saves is not None else []
     try:
         while not observer.complete:
@@ -50,7 +50,7 @@ def observe(workload: Workload, assignment: Assignment, channel: Channel) -> Non
             elif wire is not None:
                 _hear(observer, wire)
             elif goes_on:
-                ends.hear()
+                losses.hear()
             else:
                 _show(observer, transport.receive(_what_it_waits_for))
     except Interrupted:
@@ -59,12 +59,12 @@ def observe(workload: Workload, assignment: Assignment, channel: Channel) -> Non
         raise
     recorder.write("end", reason="done", **refusals(inbox.refused))
     channel.tell("done")
-    channel.await_order("release", ends.heed if real else lambda _: None)
+    channel.await_order("release", losses.heed if real else lambda _: None)
     transport.close()
     recorder.close()
 
 
-class _Ends:
+class _LossesInRealTime:
     """In real time the launcher tells the observer itself which nodes have ended.
 
     Args:

@@ -65,7 +65,6 @@ class Sender:
         self._failed = failed
         self._work = threading.Condition()
         self._orders: list[tuple[int, Order]] = []
-        self._lost: set[int] = set()
         self._given = 0
         self._done = 0
         self._totals = Totals(0, 0, 0, 0)
@@ -109,7 +108,7 @@ class Sender:
 
     def tell(self, destination: int, kind: Kind, sequence: int, *, time_ns: int, amount: int = 0) -> None:
         """Send a word on a shared downlink. This thread's."""
-        if destination in self._lost:
+        if destination in self.pacer.lost:
             return
         word = Message(
             self._node, 0, 0, _NOTHING, bytes(MAP_HASH_BYTES), time_ns, kind, sequence=sequence, age=amount
@@ -122,7 +121,6 @@ class Sender:
 
     def lose(self, peer: int, at_ns: int) -> None:
         """``peer`` has ended: nothing is handed over to it any more. This thread's order."""
-        self._lost.add(peer)
         self._transport.disconnect(peer)
         self.pacer.lose(peer, at_ns)
         if self._downlink is not None:
@@ -131,7 +129,7 @@ class Sender:
     def hear(self, word: Message, real_ns: int, at_ns: int) -> None:
         """A word on a shared downlink came in at ``real_ns`` on the shared clock. This thread's order."""
         sender, sequence = word.sender, word.sequence
-        if sender in self._lost:
+        if sender in self.pacer.lost:
             return
         if word.kind is Kind.GRANT:
             self.pacer.grant(sequence, at_ns - (real_ns - word.time_ns), word.age)

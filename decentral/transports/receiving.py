@@ -42,7 +42,7 @@ class Receiver:
         node: its id.
         transport: the node's sockets.
         clock: the node's, whose shared time is what arrivals are stamped with.
-        box: takes messages.
+        mailbox: takes messages.
         sender: takes words on shared downlinks.
         orders: of the launcher; read until all nodes have left. None: nobody tells.
     """
@@ -53,13 +53,13 @@ class Receiver:
         *,
         transport: ZmqTransport,
         clock: WallClock,
-        box: Mailbox,
+        mailbox: Mailbox,
         sender: Sender,
         orders: Orders | None,
     ) -> None:
         self._transport = transport
         self._clock = clock
-        self._mailbox = box
+        self._mailbox = mailbox
         self._sender = sender
         self._orders = orders
         self._stop: int | None = None

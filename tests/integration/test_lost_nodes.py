@@ -203,16 +203,18 @@ def test_random_kills_while_checkpoints_are_made(name: str, tmp_path: Path) -> N
     assert lost
 
 
-@pytest.mark.parametrize("name", ["mosaic", "adpsgd"])
-def test_a_lost_host(name: str, tmp_path: Path) -> None:
-    """The agent of the host without observer and timekeeper is killed, and its nodes with it."""
-    made = slow(name, tmp_path)
+def run_losing_a_host(made: Arm, folder: Path, needed: int) -> set[int]:
+    """Run on two hosts, of which the one without member ``needed`` loses its agent, and its nodes with it.
+
+    Returns:
+        The nodes that were lost, in a run that came to its end.
+    """
     executor = Fleet(loopback(2), LocalStarter())
     there: list[int] = []
 
     class Striker(Killer):
         def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
-            (name,) = [name for name, each in members.items() if NODES + 1 not in each]
+            (name,) = [name for name, each in members.items() if needed not in each]
             there[:] = [*members[name], executor.meet()[name]["pid"]]
 
         def progress(self, node: int, round: int, train_loss: float | None) -> None:
@@ -220,12 +222,12 @@ def test_a_lost_host(name: str, tmp_path: Path) -> None:
             if round >= 5 and not self.killed:
                 self.killed.update(there[:-1])
                 os.kill(there[-1], signal.SIGKILL)
-                brake_in(tmp_path).touch()
+                brake_in(folder).touch()
 
-    striker = Striker(tmp_path, lambda node, round: [])
+    striker = Striker(folder, lambda node, round: [])
     try:
         with Interruption().installed() as interruption:
-            outcome = executor.run(Job(made, 1, JobFolder(tmp_path)), striker, interruption)
+            outcome = executor.run(Job(made, 1, JobFolder(folder)), striker, interruption)
     finally:
         executor.close()
         tidy_up_after_a_killed_agent()
@@ -234,11 +236,18 @@ def test_a_lost_host(name: str, tmp_path: Path) -> None:
     for loss in outcome.lost:
         assert loss.cause.startswith(f"was lost: agent on host {loss.host} was killed by signal 9")
         assert loss.time_s is not None
+    return striker.killed
+
+
+@pytest.mark.parametrize("name", ["mosaic", "adpsgd"])
+def test_a_lost_host(name: str, tmp_path: Path) -> None:
+    """The one without observer and timekeeper."""
+    lost = run_losing_a_host(slow(name, tmp_path), tmp_path, NODES + 1)
     accounts(tmp_path)
-    for node in set(range(NODES)) - striker.killed:
+    for node in set(range(NODES)) - lost:
         lines = events(tmp_path / "nodes" / f"{node:03}.jsonl")
         assert (lines[-1]["event"], lines[-1]["reason"], lines[-1]["round"]) == ("end", "done", 24)
-        assert {line["peer"] for line in lines if line["event"] == "lost"} == striker.killed
+        assert {line["peer"] for line in lines if line["event"] == "lost"} == lost
 
 
 def test_fewer_than_two_are_no_run(tmp_path: Path) -> None:

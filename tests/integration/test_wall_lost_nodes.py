@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +10,8 @@ import pytest
 
 from decentral.config import Arm
 from decentral.fidelity import NOT_TRUSTWORTHY, TRUSTWORTHY
-from launch.executors.base import Interruption, Job
-from launch.executors.fleet import Fleet
-from launch.executors.starters import LocalStarter
-from launch.paths import JobFolder
 from tests.asynchronous import accounts, star
-from tests.fleets import loopback, tidy_up_after_a_killed_agent
-from tests.integration.test_lost_nodes import NODES, Killer, brake_in, check, run_killing, slow
+from tests.integration.test_lost_nodes import NODES, check, run_killing, run_losing_a_host, slow
 
 ROUNDS, HOLD_AT = 48, 20
 PATIENCE_S = 0.02
@@ -64,31 +56,6 @@ def test_a_killed_receiver_holds_nobody_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mosaic", "adpsgd"])
 def test_a_lost_host(name: str, tmp_path: Path) -> None:
-    """The agent of the host without observer is killed, and its nodes with it."""
-    made = real(name, tmp_path)
-    executor = Fleet(loopback(2), LocalStarter())
-    there: list[int] = []
-
-    class Striker(Killer):
-        def hosts(self, members: Mapping[str, Sequence[int]]) -> None:
-            (name,) = [name for name, each in members.items() if NODES not in each]
-            there[:] = [*members[name], executor.meet()[name]["pid"]]
-
-        def progress(self, node: int, round: int, train_loss: float | None) -> None:
-            super().progress(node, round, train_loss)
-            if round >= 5 and not self.killed:
-                self.killed.update(there[:-1])
-                os.kill(there[-1], signal.SIGKILL)
-                brake_in(tmp_path).touch()
-
-    striker = Striker(tmp_path, lambda node, round: [])
-    try:
-        with Interruption().installed() as interruption:
-            outcome = executor.run(Job(made, 1, JobFolder(tmp_path)), striker, interruption)
-    finally:
-        executor.close()
-        tidy_up_after_a_killed_agent()
-    assert (outcome.state, outcome.exit_code) == ("done", 0), outcome.cause
-    assert {loss.node for loss in outcome.lost} == striker.killed != set()
-    assert all(loss.time_s is not None for loss in outcome.lost)
-    check_links(tmp_path, striker.killed, pushed=name != "adpsgd")
+    """The one without observer."""
+    lost = run_losing_a_host(real(name, tmp_path), tmp_path, NODES)
+    check_links(tmp_path, lost, pushed=name != "adpsgd")
