@@ -223,11 +223,18 @@ class Lab:
         return {f"h{i}": self.network.address(i) for i in range(1, self.n + 1)}
 
     def ssh(self, i: int, command: str, *, timeout_s: float = 60) -> str:
-        """What ``command`` prints in a session on host ``i``."""
-        return subprocess.run(
+        """What ``command`` prints in a session on host ``i``.
+
+        Raises:
+            LabError: it ended otherwise than with code 0.
+        """
+        done = subprocess.run(
             ["ssh", "-F", str(self.ssh_config), f"h{i}", command],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=timeout_s,
-        ).stdout  # fmt: skip
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout_s,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise LabError(f"h{i}: {command}: code {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
 
     # -- making
 
