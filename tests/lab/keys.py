@@ -33,7 +33,7 @@ def client_files(folder: Path, addresses: Mapping[str, str]) -> dict[str, str]:
         "  GlobalKnownHostsFile /dev/null",
         "  StrictHostKeyChecking yes",
         "  BatchMode yes",
-        "  ConnectTimeout 5",
+        "  ConnectTimeout 30",
         # The default post-quantum exchange costs 90 ms of processor time a login.
         "  KexAlgorithms curve25519-sha256",
         "  LogLevel ERROR",
