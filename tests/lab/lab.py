@@ -136,6 +136,7 @@ class Lab:
             if noted(self.folder / f"h{i}.pid") is not None:
                 raise ValueError(f"host h{i} is running")
         self.hosts.update(boot(self.folder, self.network, {i: self._plan(i) for i in numbers}))
+        self._look_again()
 
     def power_cut(self, i: int) -> None:
         """The host is gone between two instructions, and nothing of its end gets out on its cable."""
@@ -151,6 +152,7 @@ class Lab:
     def plug_cable(self, i: int) -> None:
         """The end of ``pull_cable``."""
         self.network.plug(i)
+        self._look_again()
 
     def rate(self, i: int, mbit: float | None) -> None:
         """Limit host ``i`` to ``mbit`` Mbit/s in each direction; None ends it."""
@@ -237,6 +239,13 @@ class Lab:
         return done.stdout
 
     # -- making
+
+    def _look_again(self) -> None:
+        """Have nobody's search for a host go on that began while it was off.
+
+        One that fails in the same moment would fail what has just begun with "No route to host".
+        """
+        self.network.forget([host.init for host in self.hosts.values()])
 
     def _start_keeper(self) -> int:
         read, owner = os.pipe()

@@ -78,6 +78,12 @@ class Network:
         """Plug host ``i`` in again."""
         ip([f"link set port{i} up"], of=self._keeper)
 
+    def forget(self, processes: Iterable[int]) -> None:
+        """Let the machine and hosts (a process of each) ask anew where the others are."""
+        ip([f"neigh flush dev {self.name}"])
+        for process in processes:
+            ip(["neigh flush dev eth0"], of=process)
+
     def rate(self, i: int, process: int, mbit: float | None) -> None:
         """Limit what host ``i`` sends and what it receives, each to ``mbit`` Mbit/s; None: no limit."""
         for device, namespace in ((f"port{i}", self._keeper), ("eth0", process)):
